@@ -1,0 +1,27 @@
+// MpiCommunicator: ranks are MPI processes; one process per device, started by mpirun.
+// Without mpirun the world is this one process.
+#pragma once
+
+#include <memory>
+
+#include "comm/communicator.h"
+
+namespace intermix {
+
+// Owns MPI_Init and MPI_Finalize; at most one per process, made before any thread is started.
+// While it lives, a failed CHECK aborts the whole job (MPI_Abort), so that no rank hangs.
+class MpiSession {
+ public:
+  MpiSession();
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  // All ranks of the job. May be called once; the session outlives it.
+  std::unique_ptr<Communicator> World();
+
+  int local_rank() const;  // among the ranks of this host
+  int local_size() const;
+};
+
+}  // namespace intermix

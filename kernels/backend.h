@@ -1,0 +1,195 @@
+// Backend: the coarse operations of a forward step on one device.
+//
+// Every op writes into outputs that the caller provides, allocates nothing that grows with the step,
+// and is bit-identical on every CPU backend for the same input row, whatever the other rows are
+// (numerics.md, "Invariance"). ReferenceBackend is the specification in code. On CUDA the integer
+// accumulators are equal too; float results follow the same rules within that backend.
+//
+// Ops are ordered on one stream and called from one thread, the rank's engine thread. Shapes are the
+// caller's duty (CHECKed). `tokens` may be 0 everywhere.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "kernels/core/buffer.h"
+#include "kernels/core/tensor.h"
+#include "kernels/quant/weight.h"
+
+namespace intermix {
+
+// Rows that enter a linear layer.
+struct Activations {
+  Tensor values;  // [tokens, K] int8, or float32 where the weights are not quantised
+  Tensor scales;  // [tokens] float32; empty where values are float32
+
+  bool quantized() const { return !scales.empty(); }
+  int64_t tokens() const { return values.rows(); }
+  Activations Rows(int64_t begin, int64_t end) const {
+    return {.values = values.Rows(begin, end),
+            .scales = quantized() ? scales.Rows(begin, end) : Tensor()};
+  }
+};
+
+// Weights as one backend's kernels read them; made by Backend::Prepack, opaque to everyone else.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  // Whether the rows that enter must be int8 (or float32, under Scheme::kNone).
+  bool quantized() const { return quantized_; }
+  // Bytes that one pass over the weight reads.
+  virtual int64_t bytes() const = 0;
+
+ protected:
+  PackedWeight(int64_t n, int64_t k, bool quantized) : n_(n), k_(k), quantized_(quantized) {}
+
+ private:
+  int64_t n_;
+  int64_t k_;
+  bool quantized_;
+};
+
+// One layer's paged cache. A block holds `block_size` consecutive positions of one sequence.
+struct KvLayer {
+  Tensor k;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
+  Tensor v;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
+};
+
+// Where this step's rows sit; the same for every layer. Sequences' rows are contiguous and ascending.
+struct PagedRows {
+  Tensor positions;     // [tokens] int32, from 0 in each sequence
+  Tensor slots;         // [tokens] int32, block * block_size + offset: where the row's K/V go
+  Tensor query_starts;  // [sequences + 1] int32: the rows of sequence s
+  Tensor block_tables;  // [sequences, max_blocks] int32; unused entries are never read
+};
+
+// Attention is computed in splits of this many positions, anchored at position 0; see PagedAttention.
+inline constexpr int kAttentionSplit = 256;
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string_view name() const = 0;  // "reference", "cpu avx512", ...
+  virtual Device device() const = 0;
+
+  // Device memory, zeroed, 64-byte aligned.
+  virtual Buffer Allocate(size_t bytes) = 0;
+
+  // Stacks `parts` along N (same K; formats may differ, all quantised or none) into one weight.
+  //   INVALID_ARGUMENT for a form that this backend cannot run.
+  virtual absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
+      std::span<const QuantizedWeight> parts) = 0;
+
+  // y = x . w^T (numerics.md, "GEMM").
+  //   x  [tokens, K]
+  //   y  [tokens, N] float32, bfloat16 (rounded after dequantising), or int32 (the accumulators;
+  //      integer schemes only). Rows may be strided.
+  // Scheme::kFloat: y = (sum over groups j ascending of fma(float(acc_j), s[n, j], sum)) * a[m].
+  // Scheme::kNone: y = LaneDot(x[m], w[n]).
+  virtual void Gemm(const Activations& x, const PackedWeight& w, Tensor y) = 0;
+
+  // Gemm of rows [row_offsets[e], row_offsets[e + 1]) with weights[e], for every expert e.
+  //   row_offsets  [experts + 1], ascending from 0 to tokens, on the host
+  virtual void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                           std::span<const int32_t> row_offsets, Tensor y) = 0;
+
+  // max_k |x[m, k]|; +infinity for a row that holds a NaN or infinity.
+  //   x     [tokens, K] bfloat16 or float32
+  //   amax  [tokens] float32
+  virtual void RowAbsMax(const Tensor& x, Tensor amax) = 0;
+
+  // Per-token symmetric int8 (numerics.md, "Activations"), with the amax of the full row given:
+  // scale = amax / 127, code = rne(x * (127 / amax)).
+  // amax < 2^-100 gives scale 0 and zero codes; an infinite amax gives scale NaN and zero codes.
+  // Where out.values is float32, the row is only widened and amax is not read.
+  //   x     [tokens, K] bfloat16 or float32
+  //   amax  [tokens] float32
+  //   out   [tokens, K]
+  virtual void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) = 0;
+
+  // normed = (x * (1 / sqrt(LaneDot(x, x) / K + eps))) * weight, then QuantizeRows with its own amax.
+  //   x       [tokens, K] float32
+  //   weight  [K] float32
+  //   normed  [tokens, K] float32
+  //   out     [tokens, K]; out.values may be `normed` itself where it is float32
+  virtual void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
+                       const Activations& out) = 0;
+
+  // residual += delta.
+  //   delta     [tokens, K] bfloat16
+  //   residual  [tokens, K] float32
+  virtual void AddRows(const Tensor& delta, Tensor residual) = 0;
+
+  // out[i] = float(table[ids[i]]).
+  //   ids    [tokens] int32, in range
+  //   table  [vocabulary, K] float32 or bfloat16
+  //   out    [tokens, K] float32
+  virtual void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) = 0;
+
+  // dst[i] = src[index[i]].
+  //   src    [rows, K] any dtype, or [rows]
+  //   index  [n] int32, in range
+  //   dst    [n, K], or [n]
+  virtual void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) = 0;
+
+  // out[t, s * K + k] = shards[s, t, k]: puts column shards that arrived one after the other side by
+  // side. Any dtype.
+  //   shards  [num_shards, tokens, K]
+  //   out     [tokens, num_shards * K]
+  virtual void MergeColumns(const Tensor& shards, Tensor out) = 0;
+
+  // Rotary embedding (rotate-half form) on q and k, then k and v go to the cache as bfloat16.
+  //   for i < head_dim / 2, with c, s = rope row of the token's position:
+  //     x'[i] = fma(x[i], c[i], -(x[i + half] * s[i]));  x'[i + half] = fma(x[i + half], c[i], x[i] * s[i])
+  //   q      [tokens, num_heads * head_dim] float32, rotated in place
+  //   k, v   [tokens, num_kv_heads * head_dim] float32; k is rotated in place
+  //   rope   [max_positions, head_dim] float32: cos in the first half of a row, sin in the second
+  virtual void RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tensor& rope,
+                              const PagedRows& rows, const KvLayer& cache) = 0;
+
+  // Causal attention of each row over positions 0 .. its own, read back from the cache.
+  // Head h reads K/V head (first_head + h) / (heads per K/V head) - first K/V head, given as
+  // kv_head_of[h]. For one row and head, with splits of kAttentionSplit positions:
+  //   score[t] = LaneDot(q, k[t]) * scale;  m = max;  p[t] = LaneExp(score[t] - m);
+  //   l = 16-lane sum of p over the split (lane t % 16);
+  //   o[d] = sum over t ascending of fma(p[t], v[t][d], o[d])
+  // and the splits are merged in ascending order, starting from the first one's (M, L, O):
+  //   M' = max(M, m);  a = LaneExp(M - M');  b = LaneExp(m - M');
+  //   L = fma(L, a, l * b);  O[d] = fma(O[d], a, o[d] * b)
+  // out = bfloat16(O[d] / L).
+  //   q           [tokens, num_heads * head_dim] float32, after RopeAndStoreKv
+  //   kv_head_of  [num_heads], on the host
+  //   out         [tokens, num_heads * head_dim] bfloat16
+  virtual void PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
+                              std::span<const int32_t> kv_head_of, float scale, Tensor out) = 0;
+
+  // out = bfloat16(LaneSilu(gate) * up).
+  //   gate_up  [tokens, 2 * I] float32: gate in the first I columns, up in the last
+  //   out      [tokens, I] bfloat16
+  virtual void SiluMul(const Tensor& gate_up, Tensor out) = 0;
+
+  // logit[e] = LaneDot(x, gate[e]); the top_k largest, ties to the lowest expert, in that order;
+  // weight = LaneExp(logit - max) / (sum over the chosen, in order).
+  // A row whose logits hold a NaN chooses experts 0 .. top_k - 1 with weight NaN.
+  //   x        [tokens, hidden] float32
+  //   gate     [experts, hidden] float32
+  //   experts  [tokens, top_k] int32
+  //   weights  [tokens, top_k] float32
+  virtual void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) = 0;
+
+  // residual[t] += ((w[t,0] * row(t,0)) + w[t,1] * row(t,1)) + ...: slots ascending, no fma.
+  //   rows      [n, K] bfloat16
+  //   row_of    [tokens, top_k] int32: which row holds the result of slot (t, k)
+  //   weights   [tokens, top_k] float32
+  //   residual  [tokens, K] float32
+  virtual void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
+                              Tensor residual) = 0;
+};
+
+}  // namespace intermix

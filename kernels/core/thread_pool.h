@@ -1,0 +1,36 @@
+// ThreadPool: persistent workers for data-parallel loops inside one op.
+// The caller's thread is worker 0. One loop at a time; called from one thread (the engine thread).
+// Workers spin for a short while after a loop and then sleep, so that an idle server uses no CPU.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace intermix {
+
+struct ThreadPoolOptions {
+  int num_threads = 0;  // 0: as many as CPUs that this process may run on
+  bool pin = false;     // bind worker i to the i-th of those CPUs
+};
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(const ThreadPoolOptions& options);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const;
+
+  // Runs body(begin, end, worker) over a partition of [0, count) into chunks of at most `grain`,
+  // handed out dynamically; returns when all are done. A body must not depend on the partition.
+  void ParallelFor(int64_t count, int64_t grain,
+                   const std::function<void(int64_t begin, int64_t end, int worker)>& body);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace intermix
