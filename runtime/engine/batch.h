@@ -1,5 +1,6 @@
-// Batch: everything the ranks must agree on in one step. Rank 0's scheduler builds it and broadcasts
-// it, so ranks cannot diverge; a recorded Batch replays in a test. A plain, serialisable value.
+// Batch: everything the ranks must agree on in one step. Rank 0's scheduler builds it and
+// broadcasts it, so ranks cannot diverge; a recorded Batch replays in a test. A plain, serialisable
+// value.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,13 @@ struct SequenceChunk {
   std::vector<int32_t> tokens;  // at least one
   std::vector<int32_t> blocks;  // the sequence's block table, long enough for the chunk's end
 
+  // Positions [start, end()) are written by this chunk.
+  int32_t end() const { return start + static_cast<int32_t>(tokens.size()); }
+  int32_t num_logits_rows() const {
+    if (logits == LogitsWanted::kAll) return static_cast<int32_t>(tokens.size());
+    return logits == LogitsWanted::kLast ? 1 : 0;
+  }
+
   friend bool operator==(const SequenceChunk&, const SequenceChunk&) = default;
 };
 
@@ -32,8 +40,9 @@ struct Batch {
   int64_t num_tokens() const;
   int64_t num_logits_rows() const;
 
-  // A flat form for Broadcast.
+  // A flat form for Broadcast; Deserialize(Serialize()) is the same batch.
   std::vector<int32_t> Serialize() const;
+  //   DATA_LOSS: the words are not a whole serialised batch.
   static absl::StatusOr<Batch> Deserialize(std::span<const int32_t> words);
 
   friend bool operator==(const Batch&, const Batch&) = default;
