@@ -1,8 +1,9 @@
 // Engine: rank 0's side of continuous batching. Owns the scheduler, the sampler and the request
-// queue; its thread builds a Batch, broadcasts it, steps the model with every other rank's Worker,
-// samples, and feeds the streams.
+// queue; its thread builds a Batch, has the ModelRunner step it on every rank, samples, and feeds
+// the streams. While nothing is to be done it sleeps and uses no CPU.
 //
-// Submit, Snapshot and Shutdown may be called from any thread; the step loop runs in Run().
+// Submit, Snapshot and Shutdown may be called from any thread; the step loop runs in Run(), in one
+// thread that the caller provides.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,9 @@ struct EngineOptions {
   int32_t max_batch_tokens = 512;  // token budget of one step: decode tokens plus prefill chunk
   int32_t max_running = 64;        // sequences that may be stepped together
   int32_t max_queue = 256;         // waiting requests before RESOURCE_EXHAUSTED
-  int32_t block_size = 16;         // positions per KV block
-  int32_t num_blocks = 0;          // KV blocks per dp group; as the ModelRunner's cache holds
+
+  // INVALID_ARGUMENT naming the field; each must be at least 1.
+  absl::Status Validate() const;
 };
 
 // What the engine is doing, for status pages and heartbeats.
@@ -28,23 +30,28 @@ struct EngineSnapshot {
   int64_t step = 0;
   int32_t running = 0;
   int32_t waiting = 0;
-  int32_t free_blocks = 0;
+  int32_t free_blocks = 0;  // KV blocks, over all dp groups
   int32_t total_blocks = 0;
-  int64_t prompt_tokens = 0;     // since start
+  int64_t prompt_tokens = 0;     // since start, of requests that got a first token
   int64_t generated_tokens = 0;  // since start
+  int64_t preemptions = 0;       // since start: sequences put back because blocks ran out
 };
 
 class Engine {
  public:
-  // `runner` outlives the engine.
+  // `options` are valid. `runner` outlives the engine and says how large the KV cache is.
   Engine(const EngineOptions& options, ModelRunner& runner);
+  // Run has returned or was never called; streams that are still open end UNAVAILABLE.
   ~Engine();
 
-  //   INVALID_ARGUMENT: a bad field, a token id outside the vocabulary, a prompt that can never fit.
-  //   RESOURCE_EXHAUSTED: the queue is full.  UNAVAILABLE: shutting down.
+  // Queues the request; its tokens come through the stream. Failures that show only later end the
+  // stream with their status: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (NaN logits).
+  //   INVALID_ARGUMENT: a bad field, a token id outside the vocabulary, a prompt that can never
+  //   fit. RESOURCE_EXHAUSTED: the queue is full.  UNAVAILABLE: shutting down.
   absl::StatusOr<std::shared_ptr<RequestStream>> Submit(GenerateRequest request);
 
-  // Steps until Shutdown, then tells the other ranks to stop and ends every open stream UNAVAILABLE.
+  // Steps until Shutdown, then ends every open stream UNAVAILABLE and tells the other ranks to
+  // stop. Called once.
   void Run();
 
   // Asks Run to return after the current step. Idempotent.

@@ -4,13 +4,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
 
 namespace intermix {
 
 absl::Status SamplingParams::Validate(int32_t vocab_size) const {
   if (!(temperature >= 0.0f) || std::isinf(temperature)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("temperature is ", temperature, "; it must be 0 (greedy) or a positive number"));
+    return absl::InvalidArgumentError(absl::StrCat("temperature is ", temperature,
+                                                   "; it must be 0 (greedy) or a positive number"));
   }
   if (top_k < 0) {
     return absl::InvalidArgumentError(
@@ -33,36 +34,37 @@ absl::Status SamplingParams::Validate(int32_t vocab_size) const {
 }
 
 TokenDelta RequestStream::Next(absl::Time deadline) {
-  const absl::MutexLock lock(&mutex_);
-  const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return !pending_.tokens.empty() || pending_.finished;
-  };
-  mutex_.AwaitWithDeadline(absl::Condition(&ready), deadline);
-  TokenDelta delta = std::move(pending_);
-  pending_ = TokenDelta();
+  std::unique_lock lock(mutex_);
+  const auto ready = [this] { return !pending_.tokens.empty() || pending_.finished; };
+  if (deadline == absl::InfiniteFuture()) {
+    ready_.wait(lock, ready);
+  } else {
+    ready_.wait_until(lock, absl::ToChronoTime(deadline), ready);
+  }
+  std::vector<int32_t> tokens = std::exchange(pending_.tokens, {});
+  TokenDelta delta = pending_;  // where finished, the end stays and is returned again
+  delta.tokens = std::move(tokens);
   return delta;
 }
 
-void RequestStream::Cancel() {
-  const absl::MutexLock lock(&mutex_);
-  cancelled_ = true;
-}
-
 void RequestStream::Push(int32_t token) {
-  const absl::MutexLock lock(&mutex_);
-  pending_.tokens.push_back(token);
+  {
+    const std::lock_guard lock(mutex_);
+    CHECK(!pending_.finished) << "token " << token << " after the end of a stream";
+    pending_.tokens.push_back(token);
+  }
+  ready_.notify_one();
 }
 
 void RequestStream::Finish(TokenDelta last) {
-  const absl::MutexLock lock(&mutex_);
-  last.tokens.insert(last.tokens.begin(), pending_.tokens.begin(), pending_.tokens.end());
   last.finished = true;
-  pending_ = std::move(last);
-}
-
-bool RequestStream::cancelled() const {
-  const absl::MutexLock lock(&mutex_);
-  return cancelled_;
+  {
+    const std::lock_guard lock(mutex_);
+    CHECK(!pending_.finished) << "a stream ended twice";
+    last.tokens.insert(last.tokens.begin(), pending_.tokens.begin(), pending_.tokens.end());
+    pending_ = std::move(last);
+  }
+  ready_.notify_one();
 }
 
 }  // namespace intermix

@@ -1,15 +1,16 @@
-// What a client asks of the engine and what comes back. Plain values, and the one thread-safe object
-// between the front (gRPC, command line) and the engine: RequestStream.
+// What a client asks of the engine and what comes back. Plain values, and the one thread-safe
+// object between the front (gRPC, command line) and the engine: RequestStream.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace intermix {
@@ -19,7 +20,9 @@ struct SamplingParams {
   int32_t top_k = 0;         // 0: all
   float top_p = 1.0f;        // (0, 1]
   uint64_t seed = 0;
-  int32_t max_tokens = 128;  // of output
+  int32_t max_tokens = 128;  // of output; a sequence also ends where the model's context does
+  // For the front, which knows the model's EOS ids: it adds them to stop_token_ids unless this is
+  // set. The engine looks at stop_token_ids alone.
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;
 
@@ -38,12 +41,12 @@ enum class FinishReason : uint8_t { kStop, kLength };
 
 struct Usage {
   int32_t prompt_tokens = 0;
-  int32_t completion_tokens = 0;
+  int32_t completion_tokens = 0;  // delivered ones; the stopping token is not among them
 };
 
 // One delivery to a client: new tokens, and on the last one how it ended.
 struct TokenDelta {
-  std::vector<int32_t> tokens;           // may be empty on the last delta
+  std::vector<int32_t> tokens;  // may be empty on the last delta
   bool finished = false;
   absl::Status status;                   // not OK: the request failed; finished is set
   std::optional<FinishReason> reason;    // set when finished with an OK status
@@ -52,24 +55,30 @@ struct TokenDelta {
 };
 
 // One request's way back. The engine pushes and never waits; one reader takes.
+//
+// Shared by both sides. std::mutex, not absl::Mutex: ThreadSanitizer sees through it, while
+// Debian's absl, built without the sanitizer, makes it report races that are none.
 class RequestStream {
  public:
   // Reader: waits until something is there or `deadline` passes (then an empty, unfinished delta).
-  // Tokens pushed since the last call come merged into one delta.
+  // Tokens pushed since the last call come merged into one delta. After the finished delta it
+  // returns that one again at once, without tokens.
   TokenDelta Next(absl::Time deadline = absl::InfiniteFuture());
 
-  // Reader, any thread: the engine drops the request within one step and ends the stream CANCELLED.
-  void Cancel();
+  // Any thread: the engine drops the request within one step and ends the stream CANCELLED.
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
-  // Engine.
+  // Engine. Nothing follows Finish.
   void Push(int32_t token);
   void Finish(TokenDelta last);  // its tokens are appended to what was pushed
-  bool cancelled() const;
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
-  mutable absl::Mutex mutex_;
-  TokenDelta pending_ ABSL_GUARDED_BY(mutex_);
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex
+      mutex_;  // held for a few instructions only, so that the engine never waits for a reader
+  std::condition_variable ready_;
+  TokenDelta pending_;  // guarded by mutex_
+  std::atomic<bool> cancelled_{false};
 };
 
 }  // namespace intermix
