@@ -1,0 +1,83 @@
+// SiLU, the router, and the sum of what the experts returned.
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "kernels/core/lane_math.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace intermix {
+namespace {
+
+// The `top_k` largest logits, ties to the lowest expert; their softmax over the chosen ones.
+//   experts, weights  [top_k]
+void ChooseExperts(const std::vector<float>& logits, int64_t top_k, int32_t* experts,
+                   float* weights) {
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return x != x; })) {
+    for (int64_t i = 0; i < top_k; ++i) {
+      experts[i] = static_cast<int32_t>(i);
+      weights[i] = std::numeric_limits<float>::quiet_NaN();
+    }
+    return;
+  }
+  std::vector<int32_t> order(logits.size());
+  for (size_t e = 0; e < order.size(); ++e) order[e] = static_cast<int32_t>(e);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  float sum = 0.0f;
+  for (int64_t i = 0; i < top_k; ++i) {
+    experts[i] = order[i];
+    weights[i] = LaneExp(logits[order[i]] - logits[order[0]]);
+    sum = sum + weights[i];
+  }
+  for (int64_t i = 0; i < top_k; ++i) weights[i] = weights[i] / sum;
+}
+
+}  // namespace
+
+void ReferenceBackend::SiluMul(const Tensor& gate_up, Tensor out) {
+  CHECK_EQ(gate_up.rows(), out.rows());
+  CHECK_EQ(gate_up.cols(), 2 * out.cols());
+  for (int64_t m = 0; m < out.rows(); ++m) {
+    const float* gate = gate_up.row<float>(m);
+    const float* up = gate + out.cols();
+    BFloat16* result = out.row<BFloat16>(m);
+    for (int64_t i = 0; i < out.cols(); ++i) result[i] = BFloat16(LaneSilu(gate[i]) * up[i]);
+  }
+}
+
+void ReferenceBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
+  const int64_t top_k = experts.cols();
+  CHECK_EQ(gate.cols(), x.cols());
+  CHECK_EQ(weights.cols(), top_k);
+  CHECK_LE(top_k, gate.rows());
+  std::vector<float> logits(gate.rows());
+  for (int64_t m = 0; m < x.rows(); ++m) {
+    for (int64_t e = 0; e < gate.rows(); ++e) {
+      logits[e] = LaneDot(x.row<float>(m), gate.row<float>(e), x.cols());
+    }
+    ChooseExperts(logits, top_k, experts.row<int32_t>(m), weights.row<float>(m));
+  }
+}
+
+void ReferenceBackend::CombineExperts(const Tensor& rows, const Tensor& row_of,
+                                      const Tensor& weights, Tensor residual) {
+  const int64_t top_k = row_of.cols();
+  CHECK_EQ(weights.cols(), top_k);
+  CHECK_EQ(rows.cols(), residual.cols());
+  for (int64_t m = 0; m < residual.rows(); ++m) {
+    const float* weight = weights.row<float>(m);
+    for (int64_t k = 0; k < residual.cols(); ++k) {
+      float sum = 0.0f;
+      for (int64_t slot = 0; slot < top_k; ++slot) {
+        const BFloat16* row = rows.row<BFloat16>(row_of.row<int32_t>(m)[slot]);
+        const float term = weight[slot] * static_cast<float>(row[k]);
+        sum = slot == 0 ? term : sum + term;
+      }
+      float* to = residual.row<float>(m);
+      to[k] = to[k] + sum;
+    }
+  }
+}
+
+}  // namespace intermix

@@ -1,0 +1,56 @@
+// ReferenceBackend: every op of kernels/backend.h in plain scalar C++. It is the specification in
+// code and the oracle of every other backend; it is not meant to be fast.
+//
+// GEMM sums in 64 bits and CHECKs that the result fits int32, so each run of it also tests the
+// overflow certificate. Stateless: unlike other backends it may be called from several threads.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "kernels/backend.h"
+
+namespace intermix {
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string_view name() const override { return "reference"; }
+  Device device() const override { return Device::kCpu; }
+  Buffer Allocate(size_t bytes) override { return Buffer::Host(bytes); }
+
+  // gemm.cc
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
+      std::span<const QuantizedWeight> parts) override;
+  void Gemm(const Activations& x, const PackedWeight& w, Tensor y) override;
+  void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                   std::span<const int32_t> row_offsets, Tensor y) override;
+
+  // quantize_rows.cc
+  void RowAbsMax(const Tensor& x, Tensor amax) override;
+  void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) override;
+  void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
+               const Activations& out) override;
+
+  // rows.cc
+  void AddRows(const Tensor& delta, Tensor residual) override;
+  void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) override;
+  void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) override;
+  void MergeColumns(const Tensor& shards, Tensor out) override;
+
+  // attention.cc
+  void RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tensor& rope,
+                      const PagedRows& rows, const KvLayer& cache) override;
+  void PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
+                      std::span<const int32_t> kv_head_of, float scale, Tensor out) override;
+
+  // feed_forward.cc
+  void SiluMul(const Tensor& gate_up, Tensor out) override;
+  void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
+  void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
+                      Tensor residual) override;
+};
+
+std::unique_ptr<Backend> MakeReferenceBackend();
+
+}  // namespace intermix
