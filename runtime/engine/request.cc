@@ -47,24 +47,41 @@ TokenDelta RequestStream::Next(absl::Time deadline) {
   return delta;
 }
 
+void RequestStream::OnReady(std::function<void()> ready) {
+  const auto on_ready = std::make_shared<const std::function<void()>>(std::move(ready));
+  bool already = false;
+  {
+    const std::lock_guard lock(mutex_);
+    on_ready_ = on_ready;
+    already = !pending_.tokens.empty() || pending_.finished;
+  }
+  if (already) (*on_ready)();
+}
+
 void RequestStream::Push(int32_t token) {
+  std::shared_ptr<const std::function<void()>> on_ready;
   {
     const std::lock_guard lock(mutex_);
     CHECK(!pending_.finished) << "token " << token << " after the end of a stream";
     pending_.tokens.push_back(token);
+    on_ready = on_ready_;
   }
   ready_.notify_one();
+  if (on_ready) (*on_ready)();
 }
 
 void RequestStream::Finish(TokenDelta last) {
   last.finished = true;
+  std::shared_ptr<const std::function<void()>> on_ready;
   {
     const std::lock_guard lock(mutex_);
     CHECK(!pending_.finished) << "a stream ended twice";
     last.tokens.insert(last.tokens.begin(), pending_.tokens.begin(), pending_.tokens.end());
     pending_ = std::move(last);
+    on_ready = on_ready_;
   }
   ready_.notify_one();
+  if (on_ready) (*on_ready)();
 }
 
 }  // namespace intermix

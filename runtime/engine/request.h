@@ -5,6 +5,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -65,6 +67,11 @@ class RequestStream {
   // returns that one again at once, without tokens.
   TokenDelta Next(absl::Time deadline = absl::InfiniteFuture());
 
+  // Reader, once, before its first Next: `ready` is called after every Push and Finish, on the
+  // engine's thread, so it must return at once; and now, where something is there already. For
+  // readers that must not hold a thread; they take what is there with Next(absl::InfinitePast()).
+  void OnReady(std::function<void()> ready);
+
   // Any thread: the engine drops the request within one step and ends the stream CANCELLED.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
@@ -74,10 +81,10 @@ class RequestStream {
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
-  std::mutex
-      mutex_;  // held for a few instructions only, so that the engine never waits for a reader
+  std::mutex mutex_;  // held for a few instructions only: the engine never waits for a reader
   std::condition_variable ready_;
-  TokenDelta pending_;  // guarded by mutex_
+  TokenDelta pending_;                                     // guarded by mutex_
+  std::shared_ptr<const std::function<void()>> on_ready_;  // guarded by mutex_
   std::atomic<bool> cancelled_{false};
 };
 

@@ -50,6 +50,18 @@ TEST(RequestStreamTest, ReturnsEmptyWhenTheDeadlinePasses) {
   }
 }
 
+TEST(RequestStreamTest, TellsAReaderThatDoesNotWait) {
+  RequestStream stream;
+  stream.Push(7);
+  int calls = 0;
+  stream.OnReady([&calls] { ++calls; });
+  EXPECT_EQ(calls, 1) << "token 7 was there already";
+  EXPECT_THAT(stream.Next(absl::InfinitePast()).tokens, ElementsAre(7));
+  stream.Push(8);
+  stream.Finish({.reason = FinishReason::kLength});
+  EXPECT_EQ(calls, 3);
+}
+
 TEST(RequestStreamTest, HandsEveryTokenToAReaderInAnotherThread) {
   constexpr int kTokens = 2000;
   RequestStream stream;
