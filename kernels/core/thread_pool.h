@@ -23,10 +23,12 @@ class ThreadPool {
 
   int num_threads() const;
 
+  using Body = std::function<void(int64_t begin, int64_t end, int worker)>;
+
   // Runs body(begin, end, worker) over a partition of [0, count) into chunks of at most `grain`,
   // handed out dynamically; returns when all are done. A body must not depend on the partition.
-  void ParallelFor(int64_t count, int64_t grain,
-                   const std::function<void(int64_t begin, int64_t end, int worker)>& body);
+  // Pass std::ref(lambda) where the loop may not allocate: std::function copies a large lambda.
+  void ParallelFor(int64_t count, int64_t grain, const Body& body);
 
  private:
   class Impl;
