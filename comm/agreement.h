@@ -7,7 +7,8 @@
 namespace intermix {
 
 // Collective. OK where every rank's status is; else the lowest failing rank's status, on every rank
-// (its message prefixed with "rank R: " where the job has more than one rank and not all failed alike).
+// (its message prefixed with "rank R: " where the job has more than one rank and not all failed
+// alike).
 absl::Status AgreeOnStatus(Communicator& world, const absl::Status& mine);
 
 }  // namespace intermix

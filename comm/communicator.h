@@ -19,7 +19,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // Rank `root`'s bytes to everyone. May wait for long (an idle engine): costs no CPU while it does.
+  // Rank `root`'s bytes to everyone. May wait for long (an idle engine): costs no CPU while it
+  // does.
   virtual void Broadcast(void* data, size_t bytes, int root) = 0;
 
   // in [bytes[rank]] of every rank -> out: the ranks' bytes one after the other, on every rank.

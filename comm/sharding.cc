@@ -40,8 +40,7 @@ absl::StatusOr<ShardPlan> MakeShardPlan(const ShardDims& dims, const ParallelLay
   ShardPlan plan;
   plan.heads = Part(dims.num_attention_heads, tp, tp_rank);
   const int64_t group = dims.num_attention_heads / num_kv_heads;
-  plan.kv_heads = {.begin = plan.heads.begin / group,
-                   .end = (plan.heads.end + group - 1) / group};
+  plan.kv_heads = {.begin = plan.heads.begin / group, .end = (plan.heads.end + group - 1) / group};
   for (int64_t head = plan.heads.begin; head < plan.heads.end; ++head) {
     plan.kv_head_of.push_back(static_cast<int32_t>(head / group - plan.kv_heads.begin));
   }
@@ -51,7 +50,8 @@ absl::StatusOr<ShardPlan> MakeShardPlan(const ShardDims& dims, const ParallelLay
   plan.vocab = Part(plan.padded_vocab_size, tp, tp_rank);
 
   if (dims.num_experts == 0) {
-    if (absl::Status s = Divides("intermediate_size", dims.intermediate_size, "--tp", tp); !s.ok()) {
+    if (absl::Status s = Divides("intermediate_size", dims.intermediate_size, "--tp", tp);
+        !s.ok()) {
       return s;
     }
     plan.intermediate = Part(dims.intermediate_size, tp, tp_rank);
@@ -59,8 +59,8 @@ absl::StatusOr<ShardPlan> MakeShardPlan(const ShardDims& dims, const ParallelLay
   }
   const int etp = layout.etp;
   for (const absl::Status& status :
-       {Divides("intermediate_size", dims.intermediate_size, "expert tensor parallelism (ranks / ep)",
-                etp),
+       {Divides("intermediate_size", dims.intermediate_size,
+                "expert tensor parallelism (ranks / ep)", etp),
         Divides("hidden_size", dims.hidden_size, "expert tensor parallelism (ranks / ep)", etp),
         Divides("num_local_experts", dims.num_experts, "--ep", layout.ep)}) {
     if (!status.ok()) return status;

@@ -1,5 +1,6 @@
-// Which slice of every weight a rank holds: a pure function of the model's dimensions and the layout.
-// Every linear layer is cut along its outputs, never along K (architecture.md, "Parallel layout").
+// Which slice of every weight a rank holds: a pure function of the model's dimensions and the
+// layout. Every linear layer is cut along its outputs, never along K (architecture.md, "Parallel
+// layout").
 #pragma once
 
 #include <cstdint>
@@ -31,16 +32,16 @@ struct ShardDims {
 };
 
 struct ShardPlan {
-  Slice heads;                 // query heads of q_proj
-  Slice kv_heads;              // of k_proj and v_proj; replicated where tp exceeds their number
+  Slice heads;     // query heads of q_proj
+  Slice kv_heads;  // of k_proj and v_proj; replicated where tp exceeds their number
   std::vector<int32_t> kv_head_of;  // [heads.size()]: index into this rank's kv_heads
-  Slice hidden;                // outputs of o_proj and of the dense down_proj; embedding columns
-  Slice intermediate;          // outputs of the dense gate_proj and up_proj
-  Slice vocab;                 // outputs of lm_head; may end beyond vocab_size: padded with zero rows
+  Slice hidden;        // outputs of o_proj and of the dense down_proj; embedding columns
+  Slice intermediate;  // outputs of the dense gate_proj and up_proj
+  Slice vocab;         // outputs of lm_head; may end beyond vocab_size: padded with zero rows
   int64_t padded_vocab_size = 0;
-  Slice experts;               // whole experts of this rank's expert group
-  Slice expert_intermediate;   // outputs of those experts' gate and up
-  Slice expert_hidden;         // outputs of those experts' down
+  Slice experts;              // whole experts of this rank's expert group
+  Slice expert_intermediate;  // outputs of those experts' gate and up
+  Slice expert_hidden;        // outputs of those experts' down
 };
 
 //   INVALID_ARGUMENT naming the dimension and the number of ranks that does not divide it.

@@ -1,12 +1,12 @@
 // Backend: the coarse operations of a forward step on one device.
 //
-// Every op writes into outputs that the caller provides, allocates nothing that grows with the step,
-// and is bit-identical on every CPU backend for the same input row, whatever the other rows are
-// (numerics.md, "Invariance"). ReferenceBackend is the specification in code. On CUDA the integer
-// accumulators are equal too; float results follow the same rules within that backend.
+// Every op writes into outputs that the caller provides, allocates nothing that grows with the
+// step, and is bit-identical on every CPU backend for the same input row, whatever the other rows
+// are (numerics.md, "Invariance"). ReferenceBackend is the specification in code. On CUDA the
+// integer accumulators are equal too; float results follow the same rules within that backend.
 //
-// Ops are ordered on one stream and called from one thread, the rank's engine thread. Shapes are the
-// caller's duty (CHECKed). `tokens` may be 0 everywhere.
+// Ops are ordered on one stream and called from one thread, the rank's engine thread. Shapes are
+// the caller's duty (CHECKed). `tokens` may be 0 everywhere.
 #pragma once
 
 #include <cstddef>
@@ -60,7 +60,8 @@ struct KvLayer {
   Tensor v;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
 };
 
-// Where this step's rows sit; the same for every layer. Sequences' rows are contiguous and ascending.
+// Where this step's rows sit; the same for every layer. Sequences' rows are contiguous and
+// ascending.
 struct PagedRows {
   Tensor positions;     // [tokens] int32, from 0 in each sequence
   Tensor slots;         // [tokens] int32, block * block_size + offset: where the row's K/V go
@@ -68,7 +69,8 @@ struct PagedRows {
   Tensor block_tables;  // [sequences, max_blocks] int32; unused entries are never read
 };
 
-// Attention is computed in splits of this many positions, anchored at position 0; see PagedAttention.
+// Attention is computed in splits of this many positions, anchored at position 0; see
+// PagedAttention.
 inline constexpr int kAttentionSplit = 256;
 
 class Backend {
@@ -113,7 +115,8 @@ class Backend {
   //   out   [tokens, K]
   virtual void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) = 0;
 
-  // normed = (x * (1 / sqrt(LaneDot(x, x) / K + eps))) * weight, then QuantizeRows with its own amax.
+  // normed = (x * (1 / sqrt(LaneDot(x, x) / K + eps))) * weight, then QuantizeRows with its own
+  // amax.
   //   x       [tokens, K] float32
   //   weight  [K] float32
   //   normed  [tokens, K] float32
@@ -138,15 +141,16 @@ class Backend {
   //   dst    [n, K], or [n]
   virtual void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) = 0;
 
-  // out[t, s * K + k] = shards[s, t, k]: puts column shards that arrived one after the other side by
-  // side. Any dtype.
+  // out[t, s * K + k] = shards[s, t, k]: puts column shards that arrived one after the other side
+  // by side. Any dtype.
   //   shards  [num_shards, tokens, K]
   //   out     [tokens, num_shards * K]
   virtual void MergeColumns(const Tensor& shards, Tensor out) = 0;
 
   // Rotary embedding (rotate-half form) on q and k, then k and v go to the cache as bfloat16.
   //   for i < head_dim / 2, with c, s = rope row of the token's position:
-  //     x'[i] = fma(x[i], c[i], -(x[i + half] * s[i]));  x'[i + half] = fma(x[i + half], c[i], x[i] * s[i])
+  //     x'[i] = fma(x[i], c[i], -(x[i + half] * s[i]))
+  //     x'[i + half] = fma(x[i + half], c[i], x[i] * s[i])
   //   q      [tokens, num_heads * head_dim] float32, rotated in place
   //   k, v   [tokens, num_kv_heads * head_dim] float32; k is rotated in place
   //   rope   [max_positions, head_dim] float32: cos in the first half of a row, sin in the second

@@ -5,6 +5,4 @@
 
 #include "CLI/CLI.hpp"
 
-namespace intermix {
-
-}  // namespace intermix
+namespace intermix {}  // namespace intermix

@@ -3,7 +3,8 @@
 #include "launch/commands.h"
 
 int main(int argc, char** argv) {
-  CLI::App app("Intermix: distributed inference of mixture-of-experts models on integer-scale ranks");
+  CLI::App app(
+      "Intermix: distributed inference of mixture-of-experts models on integer-scale ranks");
   app.set_version_flag("--version", "intermix " INTERMIX_VERSION);
   app.require_subcommand(1);
   int exit_code = 0;

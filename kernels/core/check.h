@@ -38,8 +38,8 @@ struct Voidify {
 }  // namespace internal
 }  // namespace intermix
 
-#define CHECK(condition)                    \
-  (condition) ? (void)0                     \
+#define CHECK(condition)                          \
+  (condition) ? (void)0                           \
               : ::intermix::internal::Voidify() & \
                     ::intermix::internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
 

@@ -24,7 +24,8 @@ class Tensor {
   Tensor() = default;  // empty: no data, rank 0
 
   // A contiguous view of `data`.
-  Tensor(void* data, DType dtype, std::initializer_list<int64_t> shape, Device device = Device::kCpu)
+  Tensor(void* data, DType dtype, std::initializer_list<int64_t> shape,
+         Device device = Device::kCpu)
       : data_(data), dtype_(dtype), device_(device), rank_(static_cast<int>(shape.size())) {
     CHECK_LE(rank_, kMaxRank);
     int i = 0;
@@ -64,8 +65,7 @@ class Tensor {
   // The first element; T must match the dtype.
   template <typename T>
   T* data() const {
-    CHECK(kDTypeOf<T> == dtype_) << "tensor is " << Name(dtype_) << ", not "
-                                 << Name(kDTypeOf<T>);
+    CHECK(kDTypeOf<T> == dtype_) << "tensor is " << Name(dtype_) << ", not " << Name(kDTypeOf<T>);
     return static_cast<T*>(data_);
   }
   // The first element of row `i` (of index i along dimension 0).
@@ -76,8 +76,8 @@ class Tensor {
 
   // Rows [begin, end) along dimension 0.
   Tensor Rows(int64_t begin, int64_t end) const {
-    CHECK(0 <= begin && begin <= end && end <= shape_[0]) << begin << ".." << end << " of "
-                                                          << shape_[0];
+    CHECK(0 <= begin && begin <= end && end <= shape_[0])
+        << begin << ".." << end << " of " << shape_[0];
     Tensor view = *this;
     view.data_ = static_cast<char*>(data_) + begin * stride_[0] * ElementBytes();
     view.shape_[0] = end - begin;

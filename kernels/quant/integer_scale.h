@@ -29,10 +29,10 @@ struct Amplifier {
 // What the user asks for; --scheme, --bits, --group-size, --scales, --amplifier.
 struct QuantSpec {
   Scheme scheme = Scheme::kInteger;
-  int bits = 4;             // 4 or 8
-  int64_t group_size = 128;  // 32, 64, 128, or 0 for the whole K
+  int bits = 4;                             // 4 or 8
+  int64_t group_size = 128;                 // 32, 64, 128, or 0 for the whole K
   ScaleChoice scales = ScaleChoice::kAuto;  // bits = 8 has only wide scales
-  Amplifier amplifier;      // wide scales only; anything but kChannel forces wide
+  Amplifier amplifier;                      // wide scales only; anything but kChannel forces wide
   bool clip_search = false;  // shrink each group's range to minimise its squared error
 
   // INVALID_ARGUMENT with the offending option and the legal values.

@@ -27,7 +27,7 @@ enum class ScaleWidth : uint8_t {
 struct WeightFormat {
   Scheme scheme = Scheme::kInteger;
   ScaleWidth scale_width = ScaleWidth::kFolded;
-  int bits = 4;          // 4 or 8; of the codes
+  int bits = 4;              // 4 or 8; of the codes
   int64_t group_size = 128;  // along K; equal to K where a row is one group
 
   friend bool operator==(const WeightFormat&, const WeightFormat&) = default;
@@ -36,8 +36,8 @@ struct WeightFormat {
 
 struct QuantizedWeight {
   WeightFormat format;
-  int64_t n = 0;  // out features
-  int64_t k = 0;  // in features
+  int64_t n = 0;          // out features
+  int64_t k = 0;          // in features
   Tensor codes;           // kNone: [N, K] float32 or bfloat16. bits 8: [N, K] int8.
                           // bits 4: [N, K/2] uint8, even k in the low nibble, two's complement
   Tensor group_scales;    // kInteger: [N, K/g] int16. kFloat: [N, K/g] float32. kNone: empty

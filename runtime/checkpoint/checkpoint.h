@@ -1,8 +1,8 @@
 // Checkpoint: the weights of a model by their Hugging Face names, read slice by slice.
 //
 // Linear layers come in canonical form (quantised, or as they are under Scheme::kNone); the rest
-// (embedding, norms, router gates) as float32 or bfloat16. Only the byte ranges that are asked for are
-// touched: files are mapped. Immutable; safe to use from several threads at once.
+// (embedding, norms, router gates) as float32 or bfloat16. Only the byte ranges that are asked for
+// are touched: files are mapped. Immutable; safe to use from several threads at once.
 #pragma once
 
 #include <memory>
@@ -33,8 +33,9 @@ class Checkpoint {
   virtual absl::StatusOr<QuantizedWeight> LoadLinear(const std::string& name, int64_t n, int64_t k,
                                                      Slice rows) const = 0;
 
-  // Rows and columns of tensor `name` ("model.norm.weight") of whole shape [n, k], or [k] with n = 1
-  // (the view is then [cols]). Copied; `dtype` is kF32 or kBF16, and must hold the values exactly.
+  // Rows and columns of tensor `name` ("model.norm.weight") of whole shape [n, k], or [k] with n =
+  // 1 (the view is then [cols]). Copied; `dtype` is kF32 or kBF16, and must hold the values
+  // exactly.
   virtual absl::StatusOr<OwnedTensor> LoadTensor(const std::string& name, int64_t n, int64_t k,
                                                  Slice rows, Slice cols, DType dtype) const = 0;
 

@@ -1,4 +1,5 @@
-// ModelRunner: "run this batch on all ranks", as the engine sees it; a fake stands in for it in tests.
+// ModelRunner: "run this batch on all ranks", as the engine sees it; a fake stands in for it in
+// tests.
 #pragma once
 
 #include <cstdint>

