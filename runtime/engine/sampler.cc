@@ -1,0 +1,142 @@
+#include "runtime/engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+#include "kernels/core/lane_math.h"
+#include "runtime/engine/philox.h"
+
+namespace intermix {
+namespace {
+
+// What a random number is for: the second word of the counter.
+enum class Purpose : uint32_t { kSampleToken = 0 };
+
+// Uniform in [0, 1), a multiple of 2^-52; so draw * x < x for every positive normal x.
+double Uniform(uint64_t seed, int32_t output_index, Purpose purpose) {
+  const PhiloxCounter words =
+      Philox4x32({static_cast<uint32_t>(output_index), static_cast<uint32_t>(purpose), 0, 0},
+                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const uint64_t bits = (static_cast<uint64_t>(words[0]) << 20) | (words[1] >> 12);
+  return static_cast<double>(bits) * 0x1p-52;
+}
+
+// Probability of a token up to the common factor; 1 for the most likely one. Sums are in double.
+double Weight(float logit, float max, float temperature) {
+  return static_cast<double>(LaneExp((logit - max) / temperature));
+}
+
+// The index of the largest logit, the lowest of equal ones.
+absl::StatusOr<int32_t> ArgMax(std::span<const float> logits) {
+  int32_t best = 0;
+  for (int32_t id = 0; id < static_cast<int32_t>(logits.size()); ++id) {
+    if (std::isnan(logits[id])) {
+      return absl::InternalError(absl::StrCat("the model produced NaN logits (first at token id ",
+                                              id, "); only this request is affected"));
+    }
+    if (logits[id] > logits[best]) best = id;
+  }
+  if (std::isinf(logits[best])) {
+    return absl::InternalError(absl::StrCat("the model produced infinite logits (", logits[best],
+                                            " at token id ", best,
+                                            "); only this request is affected"));
+  }
+  return best;
+}
+
+}  // namespace
+
+absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingParams& params,
+                                        int32_t output_index) {
+  CHECK(!logits.empty());
+  const absl::StatusOr<int32_t> best = ArgMax(logits);
+  if (!best.ok() || params.temperature == 0.0f || params.top_k == 1) return best;
+  const float max = logits[*best];
+  const double draw = Uniform(params.seed, output_index, Purpose::kSampleToken);
+  const bool keeps_all =
+      (params.top_k == 0 || params.top_k >= static_cast<int64_t>(logits.size())) &&
+      params.top_p >= 1.0f;
+  if (keeps_all) return SampleAll(logits, max, params.temperature, draw);
+  return SampleFiltered(logits, max, params, draw);
+}
+
+// Walks the vocabulary by ascending id: nothing needs sorting.
+int32_t Sampler::SampleAll(std::span<const float> logits, float max, float temperature,
+                           double draw) {
+  weights_.clear();
+  double total = 0.0;
+  for (float logit : logits) {
+    weights_.push_back(Weight(logit, max, temperature));
+    total += weights_.back();
+  }
+  double sum = 0.0;
+  for (size_t id = 0; id < weights_.size(); ++id) {
+    sum += weights_[id];
+    if (sum > draw * total) return static_cast<int32_t>(id);
+  }
+  Fatal("the weights' two sums differ");  // the same additions in the same order
+}
+
+// Walks candidates from the most likely one down. Keeps the top_k first, then of those the fewest
+// whose share of the top_k's weight reaches top_p, then draws among the kept ones.
+int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
+                                const SamplingParams& params, double draw) {
+  candidates_.clear();
+  num_sorted_ = 0;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    candidates_.push_back({logits[id], static_cast<int32_t>(id)});
+  }
+  const auto weight = [&](size_t i) {
+    SortUpTo(i + 1);
+    return Weight(candidates_[i].logit, max, params.temperature);
+  };
+
+  size_t kept = candidates_.size();
+  double total = 0.0;
+  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < kept) {
+    kept = static_cast<size_t>(params.top_k);
+    SortUpTo(kept);
+    for (size_t i = 0; i < kept; ++i) total += weight(i);
+  } else {
+    for (float logit : logits) total += Weight(logit, max, params.temperature);
+  }
+
+  const double wanted = params.top_p < 1.0f ? total * static_cast<double>(params.top_p)
+                                            : std::numeric_limits<double>::infinity();
+  double mass = 0.0;
+  for (size_t i = 0; i < kept; ++i) {
+    const double w = weight(i);
+    mass += w;
+    // A zero weight ends it too: what follows can not be drawn.
+    if (mass >= wanted || w == 0.0) kept = i + 1;
+  }
+
+  double sum = 0.0;
+  for (size_t i = 0; i < kept; ++i) {
+    sum += weight(i);
+    if (sum > draw * mass) return candidates_[i].id;
+  }
+  Fatal("the kept weights' two sums differ");  // the same additions in the same order
+}
+
+// Makes the first `count` candidates the right ones in the right order. Most draws look at a few
+// only, so the sorted part grows by factors instead of sorting the whole vocabulary.
+void Sampler::SortUpTo(size_t count) {
+  if (count <= num_sorted_) return;
+  const size_t target =
+      std::min(candidates_.size(), std::max({count, 8 * num_sorted_, size_t{64}}));
+  const auto before = [](const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  };
+  const auto begin = candidates_.begin() + static_cast<std::ptrdiff_t>(num_sorted_);
+  const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(target);
+  if (end != candidates_.end()) std::nth_element(begin, end, candidates_.end(), before);
+  std::sort(begin, end, before);
+  num_sorted_ = target;
+}
+
+}  // namespace intermix

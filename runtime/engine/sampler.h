@@ -1,0 +1,44 @@
+// Sampler: one row of logits to one token id. The choice is a pure function of the row, the
+// parameters and the output index (numerics.md, "Invariance", rule 6): no state, every sum in a
+// fixed order, ties to the lowest id, so that neither batch nor preemption nor restart changes a
+// token.
+//
+// An object only owns scratch memory; use one from one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/engine/request.h"
+
+namespace intermix {
+
+class Sampler {
+ public:
+  // The next token of a request that has `output_index` output tokens so far.
+  //   logits  [vocab_size] float32; -infinity is a token that can not be chosen
+  // Order of the filters: temperature, then top_k, then top_p of what top_k left, as in Hugging
+  // Face transformers and vLLM.
+  //   INTERNAL: the row holds a NaN, a +infinity, or nothing finite.
+  absl::StatusOr<int32_t> Sample(std::span<const float> logits, const SamplingParams& params,
+                                 int32_t output_index);
+
+ private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+
+  void SortUpTo(size_t count);
+  int32_t SampleAll(std::span<const float> logits, float max, float temperature, double draw);
+  int32_t SampleFiltered(std::span<const float> logits, float max, const SamplingParams& params,
+                         double draw);
+
+  std::vector<double> weights_;        // [vocab_size] by id
+  std::vector<Candidate> candidates_;  // the first num_sorted_ are sorted: logit descending, id
+  size_t num_sorted_ = 0;              // ascending; none of the others comes before them
+};
+
+}  // namespace intermix
