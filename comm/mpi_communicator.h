@@ -20,8 +20,12 @@ class MpiSession {
   // All ranks of the job. May be called once; the session outlives it.
   std::unique_ptr<Communicator> World();
 
-  int local_rank() const;  // among the ranks of this host
-  int local_size() const;
+  int local_rank() const { return local_rank_; }  // among the ranks of this host
+  int local_size() const { return local_size_; }
+
+ private:
+  int local_rank_ = 0;
+  int local_size_ = 1;
 };
 
 }  // namespace intermix

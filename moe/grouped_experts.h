@@ -1,0 +1,52 @@
+// GroupedExperts: gate, up, SiLU and down of this rank's experts over rows sorted by expert.
+// A dense MLP is the same with one expert. Under expert tensor parallelism each rank of the group
+// holds a slice of the outputs of gate, up and down.
+// Engine thread only; expert_tokens() from any thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "comm/execution.h"
+#include "comm/parallel_linear.h"
+#include "kernels/backend.h"
+
+namespace intermix {
+
+// One expert's packed weights.
+struct ExpertWeights {
+  std::unique_ptr<PackedWeight> gate_up;  // [2 * intermediate / etp, hidden]: gate rows, then up
+  std::unique_ptr<PackedWeight> down;     // [hidden / etp, intermediate]
+
+  int64_t bytes() const { return gate_up->bytes() + down->bytes(); }
+};
+
+class GroupedExperts {
+ public:
+  // `group` is the communicator of the ranks that share the experts' columns; it outlives this.
+  GroupedExperts(std::vector<ExpertWeights> experts, Communicator& group);
+
+  // Whether rows enter as int8.
+  bool quantized() const { return gate_up_.front()->quantized(); }
+
+  //   rows     [n, hidden], sorted by expert; the same on every rank of the group
+  //   offsets  [experts + 1]
+  //   returns  [n, hidden / etp] bfloat16
+  Tensor Forward(const Execution& exec, TokenPlacement placement, const Activations& rows,
+                 std::span<const int32_t> offsets);
+
+  int64_t weight_bytes() const;
+  // Rows that each expert has worked on since start.
+  std::vector<int64_t> expert_tokens() const;
+
+ private:
+  std::vector<ExpertWeights> experts_;
+  std::vector<const PackedWeight*> gate_up_;
+  std::vector<const PackedWeight*> down_;
+  TensorGroup group_;
+  std::vector<std::atomic<int64_t>> tokens_;
+};
+
+}  // namespace intermix

@@ -1,0 +1,33 @@
+#include "moe/token_dispatcher.h"
+
+namespace intermix {
+namespace {
+
+class LocalDispatcher final : public TokenDispatcher {
+ public:
+  explicit LocalDispatcher(const ExpertPlacement& placement) : placement_(placement) {}
+
+  ExpertInput Dispatch(const Execution& exec, const Activations& tokens,
+                       const Routing& routing) override {
+    const ExpertOrder order = SortByExpert(routing, placement_.num_experts);
+    row_of_ = ToTensor(exec, order.row_of_slot, routing.top_k());
+    return {.rows = GatherActivations(exec, tokens, ToTensor(exec, order.token_of_row)),
+            .offsets = order.offsets};
+  }
+
+  ExpertResults Combine(const Execution&, const Tensor& output) override {
+    return {.rows = output, .row_of = row_of_};
+  }
+
+ private:
+  ExpertPlacement placement_;
+  Tensor row_of_;
+};
+
+}  // namespace
+
+std::unique_ptr<TokenDispatcher> MakeLocalDispatcher(const ExpertPlacement& placement) {
+  return std::make_unique<LocalDispatcher>(placement);
+}
+
+}  // namespace intermix

@@ -1,0 +1,60 @@
+// TokenDispatcher: brings token rows to the ranks that hold their experts, and the results back.
+//
+// Rows travel as they enter the linear layers (int8 and scale), results as bfloat16, which they are
+// rounded to in every layout. Results come back to their (token, slot), so that CombineExperts adds
+// them in one order whatever the dispatcher. Every rank enters every collective, also with no
+// tokens. Engine thread only; one step at a time.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/execution.h"
+#include "comm/parallel_groups.h"
+#include "kernels/backend.h"
+#include "moe/expert_placement.h"
+#include "moe/routing.h"
+
+namespace intermix {
+
+// What a rank's experts work on.
+struct ExpertInput {
+  Activations rows;              // [n, hidden], sorted by expert
+  std::vector<int32_t> offsets;  // [local experts + 1]: rows of each expert
+};
+
+// Where the results of the tokens given to Dispatch are.
+struct ExpertResults {
+  Tensor rows;    // [*, hidden] bfloat16
+  Tensor row_of;  // [tokens, top_k] int32
+};
+
+class TokenDispatcher {
+ public:
+  virtual ~TokenDispatcher() = default;
+
+  //   tokens   [tokens, hidden]: this rank's
+  //   routing  of the same tokens
+  virtual ExpertInput Dispatch(const Execution& exec, const Activations& tokens,
+                               const Routing& routing) = 0;
+
+  // Ends what the last Dispatch began.
+  //   output  [n, hidden / etp] bfloat16, in the order of ExpertInput::rows
+  virtual ExpertResults Combine(const Execution& exec, const Tensor& output) = 0;
+};
+
+// One rank holds everything: only sorts.
+std::unique_ptr<TokenDispatcher> MakeLocalDispatcher(const ExpertPlacement& placement);
+
+// Prefill: each rank brings tokens that no other rank has (a shard); rows go by all-to-all to the
+// ranks that need them and come back the same way. Exact counts.
+std::unique_ptr<TokenDispatcher> MakeAllToAllDispatcher(const ExpertPlacement& placement,
+                                                        Communicator& world);
+
+// Decode: the ranks of a dp group bring the same tokens, so only results travel (with dp > 1 the
+// groups' tokens are gathered first).
+std::unique_ptr<TokenDispatcher> MakeReplicatedDispatcher(const ExpertPlacement& placement,
+                                                          const ParallelGroups& groups);
+
+}  // namespace intermix
