@@ -1,0 +1,23 @@
+// How many KV blocks a rank can hold.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "comm/communicator.h"
+#include "runtime/kv/kv_cache.h"
+
+namespace intermix {
+
+struct KvSizing {
+  int64_t memory_bytes = 0;  // per rank; 0: automatic
+  int64_t max_context = 0;   // positions
+};
+
+// Collective: the same number on every rank, the smallest that any can hold. Automatic sizing takes
+// 16 sequences of max_context, or what half of the free memory, shared by the ranks, can hold.
+//   INVALID_ARGUMENT: not even one block fits; says how much is needed.
+absl::StatusOr<int64_t> DecideKvBlocks(const KvSizing& sizing, const KvCacheShape& shape,
+                                       Communicator& world);
+
+}  // namespace intermix

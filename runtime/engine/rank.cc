@@ -1,0 +1,181 @@
+#include "runtime/engine/rank.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "comm/agreement.h"
+#include "comm/parallel_groups.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/reference/reference_backend.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/engine/batch_channel.h"
+#include "runtime/engine/kv_sizing.h"
+#include "runtime/engine/step_executor.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/model/transformer.h"
+
+namespace intermix {
+namespace {
+
+// What Create assembles, in the order in which the parts depend on each other.
+struct Parts {
+  ParallelGroups groups;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Transformer> model;
+  std::unique_ptr<KvCache> cache;
+  std::string description;
+  int32_t max_context = 0;
+};
+
+class RankImpl final : public Rank, public ModelRunner {
+ public:
+  RankImpl(Parts parts, RankOptions::Dispatch dispatch)
+      : parts_(std::move(parts)),
+        executor_(*parts_.model, *parts_.cache, parts_.groups, *parts_.backend, dispatch) {}
+
+  // Rank
+  const ModelConfig& config() const override { return parts_.model->config(); }
+  const ParallelLayout& layout() const override { return parts_.groups.layout; }
+  Communicator& world() override { return *parts_.groups.world; }
+  std::string device_name() const override { return std::string(parts_.backend->name()); }
+  std::string model_description() const override { return parts_.description; }
+  int64_t weight_bytes() const override { return parts_.model->weight_bytes(); }
+  int64_t kv_bytes() const override { return parts_.cache->bytes(); }
+  const RankProgress& progress() const override { return progress_; }
+  std::vector<int64_t> expert_tokens() const override { return parts_.model->expert_tokens(); }
+  ModelRunner& runner() override { return *this; }
+
+  void RunWorker() override {
+    CHECK_NE(world().rank(), 0);
+    for (;;) {
+      const Batch batch = ReceiveBatch(world());
+      if (batch.stop) return;
+      Run(batch);
+    }
+  }
+
+  // ModelRunner
+  int32_t vocab_size() const override { return static_cast<int32_t>(config().vocab_size); }
+  int32_t max_context() const override { return parts_.max_context; }
+  int32_t num_dp_groups() const override { return layout().dp; }
+  int32_t num_kv_blocks() const override {
+    return static_cast<int32_t>(parts_.cache->shape().num_blocks);
+  }
+  int32_t block_size() const override {
+    return static_cast<int32_t>(parts_.cache->shape().block_size);
+  }
+  Tensor Step(const Batch& batch) override {
+    CHECK(!batch.stop && world().rank() == 0);
+    SendBatch(world(), batch);
+    return Run(batch);
+  }
+  void Stop() override {
+    CHECK_EQ(world().rank(), 0);
+    SendBatch(world(), Batch{.stop = true});
+  }
+
+ private:
+  Tensor Run(const Batch& batch) {
+    progress_.in_step = true;
+    const Tensor logits = executor_.Run(batch);
+    progress_.tokens += batch.num_tokens();
+    progress_.step = batch.step;
+    progress_.in_step = false;
+    return logits;
+  }
+
+  Parts parts_;
+  StepExecutor executor_;
+  RankProgress progress_;
+};
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const RankOptions& options) {
+  if (options.device == "reference") return MakeReferenceBackend();
+  if (options.device == "cpu") {
+    return MakeCpuBackend(
+        {.threads = {.num_threads = options.num_threads, .pin = options.pin_threads}});
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("there is no device \"", options.device, "\"; use cpu or reference"));
+}
+
+absl::StatusOr<int32_t> DecideMaxContext(const RankOptions& options, const ModelConfig& config) {
+  const int64_t limit = config.max_position_embeddings;
+  if (options.max_context > limit) {
+    return absl::InvalidArgumentError(absl::StrCat("a context of ", options.max_context,
+                                                   " tokens is longer than the model's ", limit));
+  }
+  return static_cast<int32_t>(options.max_context > 0 ? options.max_context : limit);
+}
+
+// The parts of start-up that need no other rank; each may fail on its own.
+struct Opened {
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Backend> backend;
+  ParallelLayout layout;
+  ShardPlan plan;
+  int32_t max_context = 0;
+};
+
+absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& world) {
+  Opened opened;
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options);
+  if (!backend.ok()) return backend.status();
+  opened.backend = *std::move(backend);
+
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
+      OpenCheckpoint(options.model_directory, options.quant);
+  if (!checkpoint.ok()) return checkpoint.status();
+  opened.checkpoint = *std::move(checkpoint);
+
+  const ModelConfig& config = opened.checkpoint->config();
+  absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(
+      world.size(), options.tp, options.ep, static_cast<int>(config.num_local_experts));
+  if (!layout.ok()) return layout.status();
+  opened.layout = *layout;
+
+  absl::StatusOr<ShardPlan> plan = MakeShardPlan(config.shard_dims(), *layout, world.rank());
+  if (!plan.ok()) return plan.status();
+  opened.plan = *std::move(plan);
+
+  absl::StatusOr<int32_t> max_context = DecideMaxContext(options, config);
+  if (!max_context.ok()) return max_context.status();
+  opened.max_context = *max_context;
+  return opened;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
+                                                   std::unique_ptr<Communicator> world) {
+  absl::StatusOr<Opened> opened = Open(options, *world);
+  if (absl::Status s = AgreeOnStatus(*world, opened.status()); !s.ok()) return s;
+  const ModelConfig& config = opened->checkpoint->config();
+
+  Parts parts;
+  parts.groups = MakeParallelGroups(opened->layout, std::move(world));
+  parts.backend = std::move(opened->backend);
+  parts.description = absl::StrCat(config.architecture, ", ", opened->checkpoint->description());
+  parts.max_context = opened->max_context;
+
+  absl::StatusOr<std::unique_ptr<Transformer>> model =
+      Transformer::Load(*opened->checkpoint, parts.groups, *parts.backend, parts.max_context,
+                        options.load_progress);
+  if (absl::Status s = AgreeOnStatus(*parts.groups.world, model.status()); !s.ok()) return s;
+  parts.model = *std::move(model);
+
+  KvCacheShape shape = {.num_layers = config.num_hidden_layers,
+                        .num_kv_heads = opened->plan.kv_heads.size(),
+                        .block_size = options.block_size,
+                        .head_dim = config.head_dim};
+  absl::StatusOr<int64_t> blocks = DecideKvBlocks(
+      {.memory_bytes = options.kv_memory_bytes, .max_context = parts.max_context}, shape,
+      *parts.groups.world);
+  if (!blocks.ok()) return blocks.status();
+  shape.num_blocks = *blocks;
+  parts.cache = std::make_unique<KvCache>(shape, *parts.backend);
+  return std::make_unique<RankImpl>(std::move(parts), options.dispatch);
+}
+
+}  // namespace intermix

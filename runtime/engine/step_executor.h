@@ -1,0 +1,40 @@
+// StepExecutor: runs one Batch on this rank, together with all other ranks.
+// Engine thread only.
+#pragma once
+
+#include <vector>
+
+#include "comm/parallel_groups.h"
+#include "kernels/backend.h"
+#include "kernels/core/buffer.h"
+#include "runtime/engine/batch.h"
+#include "runtime/engine/rank.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/model/transformer.h"
+
+namespace intermix {
+
+class StepExecutor {
+ public:
+  // All of these outlive the executor.
+  StepExecutor(const Transformer& model, const KvCache& cache, const ParallelGroups& groups,
+               Backend& backend, RankOptions::Dispatch dispatch);
+
+  // Collective: every rank runs the same batch. On rank 0, the wanted rows' logits in the order of
+  // the batch's chunks, [rows, vocab_size] float32, valid until the next call; empty elsewhere.
+  Tensor Run(const Batch& batch);
+
+ private:
+  TokenPlacement PlacementOf(const Batch& batch) const;
+  // Every rank's slice of the logits to rank 0.
+  Tensor CollectLogits(const Batch& batch, const Tensor& mine);
+
+  const Transformer& model_;
+  const KvCache& cache_;
+  const ParallelGroups& groups_;
+  Backend& backend_;
+  RankOptions::Dispatch dispatch_;
+  Workspace workspace_;
+};
+
+}  // namespace intermix
