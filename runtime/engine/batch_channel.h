@@ -1,5 +1,5 @@
-// BatchChannel: how rank 0's Batch reaches every rank: one small broadcast, and a second one only for
-// what does not fit. Collective; engine thread only.
+// BatchChannel: how rank 0's Batch reaches every rank: one small broadcast, and a second one only
+// for what does not fit. Collective; engine thread only.
 #pragma once
 
 #include "comm/communicator.h"

@@ -38,10 +38,10 @@ absl::StatusOr<int64_t> DecideKvBlocks(const KvSizing& sizing, const KvCacheShap
   world.AllGather(&mine, all.data(), std::vector<int64_t>(world.size(), sizeof(mine)));
   const int64_t blocks = std::ranges::min(all);
   if (blocks < 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the KV cache needs at least ", shape.bytes_per_block(),
-        " bytes per rank for one block of ", shape.block_size,
-        " positions; give more with --kv-memory or free some memory"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the KV cache needs at least ", shape.bytes_per_block(),
+                     " bytes per rank for one block of ", shape.block_size,
+                     " positions; give more with --kv-memory or free some memory"));
   }
   return blocks;
 }

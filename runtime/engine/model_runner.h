@@ -20,7 +20,8 @@ class ModelRunner {
   virtual int32_t block_size() const = 0;     // positions in a block
 
   // Broadcasts the batch, steps every rank, and returns the wanted rows' logits on the host,
-  // in the order of the batch's chunks: [rows, vocab_size] float32, valid until the next call.
+  // in the order of the batch's chunks: [rows, vocab_size] float32, valid until the next call;
+  // rows may be strided.
   // Called on rank 0 only, from one thread.
   virtual Tensor Step(const Batch& batch) = 0;
 

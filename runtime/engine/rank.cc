@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "comm/parallel_groups.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "kernels/reference/reference_backend.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/engine/batch_channel.h"
@@ -91,11 +90,7 @@ class RankImpl final : public Rank, public ModelRunner {
 };
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const RankOptions& options) {
-  if (options.device == "reference") return MakeReferenceBackend();
-  if (options.device == "cpu") {
-    return MakeCpuBackend(
-        {.threads = {.num_threads = options.num_threads, .pin = options.pin_threads}});
-  }
+  if (options.device == "reference" || options.device == "cpu") return MakeReferenceBackend();
   return absl::InvalidArgumentError(
       absl::StrCat("there is no device \"", options.device, "\"; use cpu or reference"));
 }
@@ -159,9 +154,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
   parts.description = absl::StrCat(config.architecture, ", ", opened->checkpoint->description());
   parts.max_context = opened->max_context;
 
-  absl::StatusOr<std::unique_ptr<Transformer>> model =
-      Transformer::Load(*opened->checkpoint, parts.groups, *parts.backend, parts.max_context,
-                        options.load_progress);
+  absl::StatusOr<std::unique_ptr<Transformer>> model = Transformer::Load(
+      *opened->checkpoint, parts.groups, *parts.backend, parts.max_context, options.load_progress);
   if (absl::Status s = AgreeOnStatus(*parts.groups.world, model.status()); !s.ok()) return s;
   parts.model = *std::move(model);
 
@@ -169,9 +163,9 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
                         .num_kv_heads = opened->plan.kv_heads.size(),
                         .block_size = options.block_size,
                         .head_dim = config.head_dim};
-  absl::StatusOr<int64_t> blocks = DecideKvBlocks(
-      {.memory_bytes = options.kv_memory_bytes, .max_context = parts.max_context}, shape,
-      *parts.groups.world);
+  absl::StatusOr<int64_t> blocks =
+      DecideKvBlocks({.memory_bytes = options.kv_memory_bytes, .max_context = parts.max_context},
+                     shape, *parts.groups.world);
   if (!blocks.ok()) return blocks.status();
   shape.num_blocks = *blocks;
   parts.cache = std::make_unique<KvCache>(shape, *parts.backend);

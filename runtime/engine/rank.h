@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,8 @@ struct RankOptions {
   // How tokens reach their experts: automatic by batch size, or forced (tests, measurements).
   enum class Dispatch : uint8_t { kAuto, kAllToAll, kReplicated };
   Dispatch dispatch = Dispatch::kAuto;
+  // Called on this rank after each layer is loaded; may be empty.
+  std::function<void(int64_t done, int64_t total)> load_progress;
 };
 
 // Progress of a running rank, read by heartbeats from any thread.

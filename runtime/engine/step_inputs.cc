@@ -33,13 +33,11 @@ StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size) {
   for (const SequenceChunk& chunk : batch.chunks) {
     if (chunk.dp_rank != dp_rank) continue;
     AppendChunk(chunk, block_size, &inputs);
-    inputs.max_blocks =
-        std::max(inputs.max_blocks, static_cast<int64_t>(chunk.blocks.size()));
+    inputs.max_blocks = std::max(inputs.max_blocks, static_cast<int64_t>(chunk.blocks.size()));
   }
   for (const SequenceChunk& chunk : batch.chunks) {
     if (chunk.dp_rank != dp_rank) continue;
-    inputs.block_tables.insert(inputs.block_tables.end(), chunk.blocks.begin(),
-                               chunk.blocks.end());
+    inputs.block_tables.insert(inputs.block_tables.end(), chunk.blocks.begin(), chunk.blocks.end());
     inputs.block_tables.resize(inputs.block_tables.size() + inputs.max_blocks -
                                chunk.blocks.size());
   }

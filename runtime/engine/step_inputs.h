@@ -1,5 +1,5 @@
-// StepInputs: a Batch as one dp group's ranks step it: flat arrays of token ids, positions, cache slots
-// and block tables, made on the host from rank 0's plan.
+// StepInputs: a Batch as one dp group's ranks step it: flat arrays of token ids, positions, cache
+// slots and block tables, made on the host from rank 0's plan.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size);
 // How many logits rows each dp group contributes.
 std::vector<int64_t> LogitsRowsOfGroups(const Batch& batch, int num_dp_groups);
 
-// For each wanted row in the order of the batch's chunks: where it is when the groups' rows stand one
-// group after the other.
+// For each wanted row in the order of the batch's chunks: where it is when the groups' rows stand
+// one group after the other.
 std::vector<int32_t> LogitsRowOrder(const Batch& batch, int num_dp_groups);
 
 }  // namespace intermix
