@@ -1,0 +1,187 @@
+#include "runtime/engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+
+namespace intermix {
+
+Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
+  CHECK_GE(options.max_batch_tokens, 1);
+  CHECK_GE(options.max_running, 1);
+  CHECK_GE(options.max_context, 1);
+  CHECK_GE(options.num_dp_groups, 1);
+  options_.max_running = std::min(options.max_running, options.max_batch_tokens);
+  for (int32_t i = 0; i < options.num_dp_groups; ++i) {
+    groups_.emplace_back(options.num_blocks, options.block_size);
+  }
+}
+
+absl::StatusOr<int32_t> Scheduler::MaxLength(int64_t num_prompt_tokens, int64_t max_tokens) const {
+  if (num_prompt_tokens >= options_.max_context) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the prompt has ", num_prompt_tokens, " tokens; a context of ", options_.max_context,
+        " positions takes at most ", options_.max_context - 1, ", so that one can follow"));
+  }
+  const int64_t length = std::min<int64_t>(num_prompt_tokens + max_tokens, options_.max_context);
+  // The last token is never fed back, so it needs no place.
+  const int32_t blocks = BlockManager::BlocksFor(length - 1, options_.block_size);
+  if (blocks > options_.num_blocks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a prompt of ", num_prompt_tokens, " tokens with up to ",
+                     length - num_prompt_tokens, " output tokens needs ", blocks, " KV blocks of ",
+                     options_.block_size, " positions; the whole cache has ", options_.num_blocks,
+                     "; shorten the prompt, lower max_tokens, or give the cache more memory"));
+  }
+  return static_cast<int32_t>(length);
+}
+
+void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  CHECK(sequence->kv.blocks.empty());
+  CHECK(waiting_.empty() || waiting_.back()->arrival < sequence->arrival);
+  waiting_.push_back(std::move(sequence));
+}
+
+StepPlan Scheduler::Schedule(int64_t step) {
+  StepPlan plan;
+  plan.batch.step = step;
+  int32_t budget = options_.max_batch_tokens;
+  const int64_t preemptions_before = num_preemptions_;
+  ScheduleDecodes(plan, budget);
+  SchedulePrefills(plan, budget);
+  // What was just preempted would be the first to come back, and to be preempted again.
+  if (num_preemptions_ == preemptions_before) Admit(plan, budget);
+  return plan;
+}
+
+void Scheduler::ScheduleDecodes(StepPlan& plan, int32_t& budget) {
+  for (size_t i = 0; i < running_.size();) {
+    if (running_[i]->num_pending() > 1) {
+      ++i;
+    } else if (MakeRoom(i)) {  // else it was preempted itself, and i names the next one
+      AddChunk(plan, budget, *running_[i]);
+      ++i;
+    }
+  }
+}
+
+void Scheduler::SchedulePrefills(StepPlan& plan, int32_t& budget) {
+  for (const std::unique_ptr<Sequence>& sequence : running_) {
+    if (budget == 0) return;
+    if (sequence->num_pending() > 1) AddChunk(plan, budget, *sequence);
+  }
+}
+
+void Scheduler::Admit(StepPlan& plan, int32_t& budget) {
+  while (budget > 0 && !waiting_.empty() && num_running() < options_.max_running) {
+    const int32_t dp_rank = RoomiestGroup();
+    BlockManager& manager = groups_[dp_rank];
+    Sequence& sequence = *waiting_.front();
+    // Each sequence that runs there may soon need a block: leave it one, or admission would only
+    // bring preemption. A sequence alone in a group always fits (MaxLength).
+    if (manager.BlocksFor(sequence.length()) + NumRunningIn(dp_rank) > manager.num_free()) return;
+    CHECK(manager.Allocate(sequence.tokens, sequence.kv));
+    sequence.dp_rank = dp_rank;
+    Insert(running_, std::move(waiting_.front()));
+    waiting_.erase(waiting_.begin());
+    AddChunk(plan, budget, sequence);
+  }
+}
+
+// Gives running_[running_index] the blocks for all its tokens, taking them from the youngest of its
+// group while there are none. False where it was the youngest itself.
+bool Scheduler::MakeRoom(size_t running_index) {
+  Sequence& sequence = *running_[running_index];
+  BlockManager& manager = groups_[sequence.dp_rank];
+  while (!manager.Grow(sequence.length(), sequence.kv)) {
+    size_t youngest = running_.size() - 1;
+    while (running_[youngest]->dp_rank != sequence.dp_rank) --youngest;
+    CHECK(youngest > running_index || NumRunningIn(sequence.dp_rank) > 1)
+        << "a sequence of " << sequence.length() << " tokens does not fit the cache alone";
+    Preempt(youngest);
+    if (youngest == running_index) return false;
+  }
+  return true;
+}
+
+void Scheduler::Preempt(size_t running_index) {
+  std::unique_ptr<Sequence> sequence = std::move(running_[running_index]);
+  running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(running_index));
+  groups_[sequence->dp_rank].Free(sequence->kv);
+  Insert(waiting_, std::move(sequence));
+  ++num_preemptions_;
+}
+
+void Scheduler::AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence) {
+  const int32_t start = sequence.kv.num_cached;
+  const int32_t count = std::min(budget, sequence.num_pending());
+  CHECK_GE(count, 1);
+  const auto first = sequence.tokens.begin() + start;
+  const auto blocks = sequence.kv.blocks.begin();
+  const int32_t num_blocks = groups_[sequence.dp_rank].BlocksFor(start + count);
+  plan.batch.chunks.push_back(
+      {.dp_rank = sequence.dp_rank,
+       .start = start,
+       .logits = start + count == sequence.length() ? LogitsWanted::kLast : LogitsWanted::kNone,
+       .tokens = {first, first + count},
+       .blocks = {blocks, blocks + num_blocks}});
+  plan.sequences.push_back(&sequence);
+  budget -= count;
+}
+
+void Scheduler::MarkStepped(const StepPlan& plan) {
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    Sequence& sequence = *plan.sequences[i];
+    const std::span<const int32_t> tokens(sequence.tokens);
+    groups_[sequence.dp_rank].MarkCached(
+        tokens.first(static_cast<size_t>(plan.batch.chunks[i].end())), sequence.kv);
+  }
+}
+
+void Scheduler::Remove(const Sequence& sequence) {
+  for (Queue* queue : {&running_, &waiting_}) {
+    for (auto it = queue->begin(); it != queue->end(); ++it) {
+      if (it->get() != &sequence) continue;
+      groups_[(*it)->dp_rank].Free((*it)->kv);
+      queue->erase(it);
+      return;
+    }
+  }
+  Fatal("a sequence that is not live was removed");
+}
+
+void Scheduler::ForEach(const std::function<void(Sequence&)>& visit) const {
+  for (const Queue* queue : {&running_, &waiting_}) {
+    for (const std::unique_ptr<Sequence>& sequence : *queue) visit(*sequence);
+  }
+}
+
+int32_t Scheduler::num_free_blocks() const {
+  int32_t count = 0;
+  for (const BlockManager& manager : groups_) count += manager.num_free();
+  return count;
+}
+
+int32_t Scheduler::RoomiestGroup() const {
+  const auto roomiest = std::max_element(
+      groups_.begin(), groups_.end(),
+      [](const BlockManager& a, const BlockManager& b) { return a.num_free() < b.num_free(); });
+  return static_cast<int32_t>(roomiest - groups_.begin());
+}
+
+int32_t Scheduler::NumRunningIn(int32_t dp_rank) const {
+  return static_cast<int32_t>(
+      std::count_if(running_.begin(), running_.end(),
+                    [&](const auto& sequence) { return sequence->dp_rank == dp_rank; }));
+}
+
+void Scheduler::Insert(Queue& queue, std::unique_ptr<Sequence> sequence) {
+  const auto place =
+      std::upper_bound(queue.begin(), queue.end(), sequence,
+                       [](const auto& a, const auto& b) { return a->arrival < b->arrival; });
+  queue.insert(place, std::move(sequence));
+}
+
+}  // namespace intermix

@@ -1,0 +1,37 @@
+// Sequence: one live request as the engine sees it. Everything about it is derived from its tokens
+// (prompt + output), never from how they came: one that was preempted, or that arrives with output
+// already generated, is no special case.
+//
+// Owned by the Scheduler, read and extended by the engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "runtime/engine/request.h"
+#include "runtime/kv/block_manager.h"
+
+namespace intermix {
+
+struct Sequence {
+  int64_t arrival = 0;  // order of submission; unique; lower goes first
+  SamplingParams sampling;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::shared_ptr<RequestStream> stream;
+
+  std::vector<int32_t> tokens;  // prompt, then output
+  int32_t num_prompt_tokens = 0;
+  int32_t max_length = 0;  // prompt + output at which it ends with kLength
+
+  int32_t dp_rank = 0;  // the group that holds its blocks; means nothing while it waits
+  BlockTable kv;
+
+  int32_t length() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t num_output_tokens() const { return length() - num_prompt_tokens; }
+  // Tokens that the model has not seen. 1: the next step decodes; more: it prefills.
+  int32_t num_pending() const { return length() - kv.num_cached; }
+};
+
+}  // namespace intermix
