@@ -1,6 +1,7 @@
 """Makes the golden values of the model tests with Hugging Face transformers, in float32.
 
-  python make_goldens.py            writes tests/data/random-*/ and tests/data/golden/rope.json
+  python make_goldens.py            writes tests/data/random-*/, and in tests/data/golden/
+                                    rope.json and tiny-mixtral-windows.json
   python make_goldens.py --check    recomputes tests/data/golden/tiny-mixtral.json and compares
 
 Needs torch, transformers, safetensors and sentencepiece (made with torch 2.15, transformers 5.23).
@@ -299,22 +300,41 @@ def check_tiny_mixtral():
         for token in prompt["greedy32"]:
             assert forward(model, routers, ids)[-1].argmax().item() == token
             ids.append(token)
-    value, tokens = perplexity(model, tokenizer, DATA / golden["perplexity"]["text"])
+    windows = window_nlls(model, tokenizer, DATA / golden["perplexity"]["text"])
+    tokens = sum(count for count, _ in windows)
+    value = math.exp(sum(nll for _, nll in windows) / tokens)
     print(f"perplexity {value:.6f} over {tokens} tokens; golden {golden['perplexity']['value']}")
     assert tokens == golden["perplexity"]["tokens"]
     assert abs(value / golden["perplexity"]["value"] - 1) < 1e-5
     print(f"tiny-mixtral.json: {len(golden['prompts'])} prompts and the perplexity agree")
 
 
-def perplexity(model, tokenizer, path, window=512):
+def window_nlls(model, tokenizer, path, window=512, limit=None):
+    """(tokens, summed negative log likelihood) of each window, scored as [BOS] + window."""
     ids = tokenizer.encode(path.read_text(encoding="utf-8"))
-    total = 0.0
+    sums = []
     with torch.no_grad():
-        for begin in range(0, len(ids), window):
+        for begin in range(0, len(ids), window)[:limit]:
             row = torch.tensor([[1] + ids[begin:begin + window]])
             logits = model(row).logits[0, :-1].double()
-            total -= logits.log_softmax(-1).gather(1, row[0, 1:, None]).sum().item()
-    return math.exp(total / len(ids)), len(ids)
+            nll = -logits.log_softmax(-1).gather(1, row[0, 1:, None]).sum().item()
+            sums.append((row.shape[1] - 1, nll))
+    return sums
+
+
+def write_tiny_mixtral_windows():
+    directory = DATA / "tiny-mixtral"
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    tokenizer = sentencepiece.SentencePieceProcessor(str(directory / "tokenizer.model"))
+    text = "text/kjv-heldout.txt"
+    windows = window_nlls(model, tokenizer, DATA / text, limit=4)
+    write_json(DATA / "golden" / "tiny-mixtral-windows.json", {
+        "made_by": "tests/tools/make_goldens.py",
+        "text": text,
+        "definition": "[tokens, summed negative log likelihood] of the first windows of the "
+                      "perplexity that tiny-mixtral.json defines",
+        "windows": [[count, round(nll, 4)] for count, nll in windows],
+    })
 
 
 def main():
@@ -330,6 +350,7 @@ def main():
     for seed, case in enumerate(CASES, start=1):
         write_random_model(case, seed)
     write_rope()
+    write_tiny_mixtral_windows()
 
 
 if __name__ == "__main__":
