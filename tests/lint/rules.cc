@@ -182,9 +182,11 @@ bool InABuildList(const fs::path& root, const std::string& path) {
   return false;
 }
 
-// Rooms need a page that says what may come in; below tests/ the folders mirror the rooms.
+// Rooms need a page that says what may come in; below tests/ the folders mirror the rooms, and
+// below proto/ they are package names.
 bool NeedsReadme(const std::string& folder) {
-  return TopFolder(folder) != "tests" || folder == "tests" || folder == "tests/data";
+  const std::string top = TopFolder(folder);
+  return folder == top || (top != "tests" && top != "proto");
 }
 
 void CheckFolders(const fs::path& root, const std::vector<std::string>& files,

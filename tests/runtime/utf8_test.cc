@@ -1,5 +1,5 @@
-// UTF-8 classification against the table of well-formed byte sequences of the Unicode standard (3-7)
-// and its examples of replacement by maximal subparts (3-8 to 3-11).
+// UTF-8 classification against the table of well-formed byte sequences of the Unicode standard
+// (3-7) and its examples of replacement by maximal subparts (3-8 to 3-11).
 #include "runtime/tokenizer/utf8.h"
 
 #include <string>

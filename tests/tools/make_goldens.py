@@ -38,7 +38,7 @@ class Case:
     experts: int = 0
     top_k: int = 0
     shards: bool = False  # several files and model.safetensors.index.json
-    form: str = "new"  # of config.json: "new" (rope_parameters), "classic" (4.x), "oldest" (LLaMA 1)
+    form: str = "new"  # of config.json: "new" (transformers 5), "classic" (4), "oldest" (LLaMA 1)
 
     @property
     def mixtral(self):
