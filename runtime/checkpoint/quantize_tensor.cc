@@ -1,0 +1,176 @@
+#include "runtime/checkpoint/quantize_tensor.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/checkpoint/weight_rows.h"
+
+namespace intermix {
+namespace {
+
+// Chunks depend on the tensor alone, never on the thread count: sums over them have one order.
+constexpr int64_t kChunkElements = int64_t{1} << 18;
+
+int64_t RowsPerChunk(int64_t k) {
+  return std::max<int64_t>(1, kChunkElements / std::max<int64_t>(k, 1));
+}
+
+int NumThreads() {
+  constexpr int kMaxThreads = 64;
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  const int allowed = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+  return std::clamp(allowed, 1, kMaxThreads);
+}
+
+// Runs body(chunk, rows) for every chunk of [0, n), on several threads.
+void ForEachChunk(int64_t n, int64_t rows_per_chunk,
+                  const std::function<void(int64_t chunk, Slice rows)>& body) {
+  const int64_t num_chunks = (n + rows_per_chunk - 1) / rows_per_chunk;
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t chunk = next++; chunk < num_chunks; chunk = next++) {
+      body(chunk,
+           {.begin = chunk * rows_per_chunk, .end = std::min(n, (chunk + 1) * rows_per_chunk)});
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (int i = 1; i < std::min<int64_t>(NumThreads(), num_chunks); ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+}
+
+// Quantises under a spec whose choices are made per row, chunk by chunk.
+absl::StatusOr<QuantizedWeight> QuantizeChunks(const Tensor& weight, const QuantSpec& spec,
+                                               const std::string& name) {
+  const int64_t rows_per_chunk = RowsPerChunk(weight.cols());
+  const int64_t num_chunks = (weight.rows() + rows_per_chunk - 1) / rows_per_chunk;
+  std::vector<absl::StatusOr<QuantizedWeight>> results(static_cast<size_t>(num_chunks));
+  ForEachChunk(weight.rows(), rows_per_chunk, [&](int64_t chunk, Slice rows) {
+    const std::string part = num_chunks == 1 ? name : absl::StrCat(name, " from row ", rows.begin);
+    results[chunk] = Quantize(weight.Rows(rows.begin, rows.end), spec, part);
+  });
+  std::vector<QuantizedWeight> parts;
+  for (absl::StatusOr<QuantizedWeight>& result : results) {
+    if (!result.ok()) return result.status();
+    parts.push_back(*std::move(result));
+  }
+  return parts.size() == 1 ? std::move(parts[0]) : StackRows(parts, weight.rows());
+}
+
+bool ChoosesScales(const QuantSpec& spec) {
+  return spec.scheme == Scheme::kInteger && spec.bits == 4 && spec.scales == ScaleChoice::kAuto &&
+         spec.amplifier.kind == Amplifier::Kind::kChannel;
+}
+
+bool HasOneAmplifier(const QuantSpec& spec) {
+  return spec.scheme == Scheme::kInteger && spec.amplifier.kind == Amplifier::Kind::kHeuristic;
+}
+
+template <typename ToFloat>
+double SumOfSquares(int64_t count, const ToFloat& value) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double v = value(i);
+    sum += v * v;
+  }
+  return sum;
+}
+
+// Of a contiguous float tensor.
+double SquaredNorm(const Tensor& weight) {
+  const int64_t count = weight.num_elements();
+  if (weight.dtype() == DType::kF32) {
+    return SumOfSquares(count, [data = weight.data<float>()](int64_t i) { return data[i]; });
+  }
+  const auto* bits = static_cast<const uint16_t*>(weight.raw());
+  if (weight.dtype() == DType::kF16) {
+    return SumOfSquares(count, [bits](int64_t i) { return HalfToFloat(bits[i]); });
+  }
+  return SumOfSquares(
+      count, [bits](int64_t i) { return static_cast<float>(BFloat16::FromBits(bits[i])); });
+}
+
+double ErrorOf(const Tensor& weight, const QuantizedWeight& quantized) {
+  return MeasureError(weight, quantized).squared_error;
+}
+
+// Weights that stay as they are stay where they are: the result is a view of the mapped file.
+absl::StatusOr<QuantizedWeight> QuantizeMapped(const TensorRows& source, const QuantSpec& spec,
+                                               const std::string& name) {
+  if (spec.scheme != Scheme::kNone || source.view.dtype() == DType::kF16) {
+    return QuantizeTensor(source.view, spec, name);
+  }
+  const int64_t k = source.view.cols();
+  return QuantizedWeight{.format = {.scheme = Scheme::kNone, .group_size = k},
+                         .n = source.view.rows(),
+                         .k = k,
+                         .codes = source.view,
+                         .owner = source.owner};
+}
+
+}  // namespace
+
+absl::StatusOr<QuantizedWeight> QuantizeTensor(const Tensor& weight, const QuantSpec& spec,
+                                               const std::string& name) {
+  if (weight.rows() == 0 || HasOneAmplifier(spec)) return Quantize(weight, spec, name);
+  if (!ChoosesScales(spec)) return QuantizeChunks(weight, spec, name);
+  QuantSpec forced = spec;
+  forced.scales = ScaleChoice::kWide;
+  absl::StatusOr<QuantizedWeight> wide = QuantizeChunks(weight, forced, name);
+  forced.scales = ScaleChoice::kFolded;
+  absl::StatusOr<QuantizedWeight> folded = QuantizeChunks(weight, forced, name);
+  if (!folded.ok() || !wide.ok()) return wide;
+  const bool take_folded = ErrorOf(weight, *folded) <= 1.01 * ErrorOf(weight, *wide);
+  return take_folded ? std::move(folded) : std::move(wide);
+}
+
+absl::StatusOr<QuantizedWeight> QuantizeRows(const TensorFiles& files,
+                                             const QuantizeRequest& request,
+                                             const QuantSpec& spec) {
+  const auto [tensor, n, k, rows] = request;
+  if (rows.begin < 0 || rows.begin > rows.end) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", tensor, " has no rows ", rows.begin, "..", rows.end));
+  }
+  // Where no row of the slice is real (padding alone), one is quantised for its format.
+  const Slice real = {.begin = std::min(rows.begin, n), .end = std::min(rows.end, n)};
+  Slice read = {.begin = std::min(real.begin, n - 1), .end = std::max(real.end, int64_t{1})};
+  if (ChoosesScales(spec) || HasOneAmplifier(spec)) read = {.begin = 0, .end = n};
+  absl::StatusOr<TensorRows> source =
+      files.Rows(tensor, {n, k}, read, {DType::kBF16, DType::kF32, DType::kF16});
+  if (!source.ok()) return source.status();
+  absl::StatusOr<QuantizedWeight> quantized = QuantizeMapped(*source, spec, tensor);
+  if (!quantized.ok()) return quantized.status();
+  if (spec.scheme != Scheme::kNone) files.Release(tensor);
+  if (read == rows) return quantized;
+  const QuantizedWeight wanted =
+      quantized->RowSlice(real.begin - read.begin, real.end - read.begin);
+  return StackRows({wanted}, rows.size());
+}
+
+QuantizationError MeasureError(const Tensor& weight, const QuantizedWeight& quantized) {
+  const int64_t rows_per_chunk = RowsPerChunk(weight.cols());
+  std::vector<QuantizationError> parts(
+      static_cast<size_t>((weight.rows() + rows_per_chunk - 1) / rows_per_chunk));
+  ForEachChunk(weight.rows(), rows_per_chunk, [&](int64_t chunk, Slice rows) {
+    const Tensor part = weight.Rows(rows.begin, rows.end);
+    parts[chunk] = {.squared_error = SquaredError(part, quantized.RowSlice(rows.begin, rows.end)),
+                    .squared_norm = SquaredNorm(part)};
+  });
+  QuantizationError sum;
+  for (const QuantizationError& part : parts) {
+    sum.squared_error += part.squared_error;
+    sum.squared_norm += part.squared_norm;
+  }
+  return sum;
+}
+
+}  // namespace intermix
