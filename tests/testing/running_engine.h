@@ -1,0 +1,56 @@
+// RunningEngine: an Engine with its thread, for tests; and Collect, which reads a stream to its
+// end.
+#pragma once
+
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+#include "runtime/engine/engine.h"
+
+namespace intermix::testing {
+
+class RunningEngine {
+ public:
+  RunningEngine(const EngineOptions& options, ModelRunner& runner) : engine_(options, runner) {}
+  ~RunningEngine() { Stop(); }
+
+  void Start() {
+    thread_ = std::thread([this] { engine_.Run(); });
+  }
+  // Shuts down and waits for Run to return.
+  void Stop() {
+    engine_.Shutdown();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  Engine& operator*() { return engine_; }
+  Engine* operator->() { return &engine_; }
+
+ private:
+  Engine engine_;
+  std::thread thread_;
+};
+
+struct Collected {
+  std::vector<int32_t> tokens;
+  TokenDelta end;  // the finished delta; its tokens are among `tokens`
+};
+
+// All of a stream. A test failure where it does not end within a minute of silence.
+inline Collected Collect(RequestStream& stream) {
+  Collected collected;
+  do {
+    collected.end = stream.Next(absl::Now() + absl::Minutes(1));
+    const std::vector<int32_t>& tokens = collected.end.tokens;
+    if (!collected.end.finished && tokens.empty()) {
+      ADD_FAILURE() << "the stream is silent";
+      return collected;
+    }
+    collected.tokens.insert(collected.tokens.end(), tokens.begin(), tokens.end());
+  } while (!collected.end.finished);
+  return collected;
+}
+
+}  // namespace intermix::testing
