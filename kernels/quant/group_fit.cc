@@ -1,0 +1,133 @@
+#include "kernels/quant/group_fit.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace intermix {
+namespace {
+
+// Sixteen lanes as the compilers' own vector type: one AVX-512, two AVX2 or four SSE2 registers.
+using Floats [[gnu::vector_size(64)]] = float;
+using Ints [[gnu::vector_size(64)]] = int32_t;
+using Bytes [[gnu::vector_size(16)]] = int8_t;
+using Doubles [[gnu::vector_size(128)]] = double;
+
+constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
+
+// The loops, inlined into one function for each instruction set.
+struct Loops {
+  [[gnu::always_inline]] static inline GroupsFit Fit(const Groups& groups, const float* scales,
+                                                     const float* multipliers) {
+    const Floats low = Floats{} + groups.range.low;
+    const Floats high = Floats{} + groups.range.high;
+    Floats error{};
+    Doubles product_sum{};
+    const float* w = groups.values;
+    for (int64_t j = 0; j < groups.count; ++j) {
+      const float inverse = 1.0f / scales[j];
+      Floats group_error{};  // in units of scale^2
+      Floats code_sum{};
+      for (const float* end = w + groups.size; w < end; w += kGroupLanes) {
+        Floats x;
+        std::memcpy(&x, w, sizeof x);
+        x = x * inverse;
+        Floats q = x < low ? low : x;
+        q = q > high ? high : q;
+        q = (q + kRound) - kRound;
+        const Floats difference = x - q;
+        group_error = group_error + difference * difference;
+        code_sum = code_sum + (q < 0.0f ? -q : q);
+      }
+      error = error + group_error * (scales[j] * scales[j]);
+      product_sum = product_sum + __builtin_convertvector(code_sum, Doubles) *
+                                      static_cast<double>(multipliers[j]);
+    }
+    GroupsFit fit;
+    for (int l = 0; l < kGroupLanes; ++l) {
+      fit.squared_error += static_cast<double>(error[l]);
+      fit.product_sum += product_sum[l];
+    }
+    return fit;
+  }
+
+  [[gnu::always_inline]] static inline void Round(const Groups& groups, const float* scales,
+                                                  int8_t* codes) {
+    const Floats low = Floats{} + groups.range.low;
+    const Floats high = Floats{} + groups.range.high;
+    const float* w = groups.values;
+    for (int64_t j = 0; j < groups.count; ++j) {
+      const float inverse = 1.0f / scales[j];
+      for (const float* end = w + groups.size; w < end; w += kGroupLanes, codes += kGroupLanes) {
+        Floats x;
+        std::memcpy(&x, w, sizeof x);
+        x = x * inverse;
+        x = x < low ? low : x;
+        x = x > high ? high : x;
+        x = (x + kRound) - kRound;
+        const Bytes q = __builtin_convertvector(__builtin_convertvector(x, Ints), Bytes);
+        std::memcpy(codes, &q, sizeof q);
+      }
+    }
+  }
+
+  // Magnitudes compare as integers do, NaN above infinity.
+  [[gnu::always_inline]] static inline void Maxima(const Groups& groups, float* maxima) {
+    const float* w = groups.values;
+    for (int64_t j = 0; j < groups.count; ++j) {
+      Ints largest{};
+      for (const float* end = w + groups.size; w < end; w += kGroupLanes) {
+        Ints x;
+        std::memcpy(&x, w, sizeof x);
+        x = x & 0x7FFFFFFF;
+        largest = x > largest ? x : largest;
+      }
+      int32_t max = 0;
+      for (int l = 0; l < kGroupLanes; ++l) max = std::max(max, largest[l]);
+      maxima[j] = std::bit_cast<float>(max);
+    }
+  }
+};
+
+[[gnu::target("avx512f,avx512bw")]] GroupsFit FitAvx512(const Groups& groups, const float* scales,
+                                                        const float* multipliers) {
+  return Loops::Fit(groups, scales, multipliers);
+}
+[[gnu::target("avx2")]] GroupsFit FitAvx2(const Groups& groups, const float* scales,
+                                          const float* multipliers) {
+  return Loops::Fit(groups, scales, multipliers);
+}
+[[gnu::target("avx512f,avx512bw")]] void RoundAvx512(const Groups& groups, const float* scales,
+                                                     int8_t* codes) {
+  Loops::Round(groups, scales, codes);
+}
+[[gnu::target("avx2")]] void RoundAvx2(const Groups& groups, const float* scales, int8_t* codes) {
+  Loops::Round(groups, scales, codes);
+}
+[[gnu::target("avx2")]] void MaximaAvx2(const Groups& groups, float* maxima) {
+  Loops::Maxima(groups, maxima);
+}
+
+bool HasAvx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"); }
+bool HasAvx2() { return __builtin_cpu_supports("avx2"); }
+
+}  // namespace
+
+GroupsFit FitGroups(const Groups& groups, const float* scales, const float* multipliers) {
+  if (HasAvx512()) return FitAvx512(groups, scales, multipliers);
+  if (HasAvx2()) return FitAvx2(groups, scales, multipliers);
+  return Loops::Fit(groups, scales, multipliers);
+}
+
+void RoundGroups(const Groups& groups, const float* scales, int8_t* codes) {
+  if (HasAvx512()) return RoundAvx512(groups, scales, codes);
+  if (HasAvx2()) return RoundAvx2(groups, scales, codes);
+  Loops::Round(groups, scales, codes);
+}
+
+void GroupMaxima(const Groups& groups, float* maxima) {
+  if (HasAvx2()) return MaximaAvx2(groups, maxima);
+  Loops::Maxima(groups, maxima);
+}
+
+}  // namespace intermix
