@@ -1,0 +1,186 @@
+// MoeBlock: whatever the layout and the dispatcher, every token gets the bits that one rank gives
+// it.
+#include "moe/moe_block.h"
+
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "gtest/gtest.h"
+#include "kernels/reference/reference_backend.h"
+#include "moe/dense_mlp.h"
+#include "tests/testing/compare.h"
+#include "tests/testing/random.h"
+#include "tests/testing/run_ranks.h"
+
+namespace intermix {
+namespace {
+
+constexpr int kExperts = 4;
+constexpr int kTopK = 2;
+constexpr int64_t kHidden = 64;
+constexpr int64_t kIntermediate = 32;
+
+// The tokens of a step and the model, the same for every layout.
+struct Problem {
+  Scheme scheme;
+  std::vector<int64_t> group_tokens;  // of each dp group
+  int64_t total() const {
+    return std::accumulate(group_tokens.begin(), group_tokens.end(), int64_t{0});
+  }
+};
+
+WeightFormat FormatOf(Scheme scheme) {
+  return {.scheme = scheme, .scale_width = ScaleWidth::kFolded, .bits = 4, .group_size = 32};
+}
+
+std::unique_ptr<PackedWeight> Pack(Backend& backend, const std::vector<QuantizedWeight>& parts) {
+  return *backend.Prepack(parts);
+}
+
+ExpertWeights MakeExpert(Backend& backend, Scheme scheme, int expert, Slice intermediate,
+                         Slice hidden) {
+  const WeightFormat format = FormatOf(scheme);
+  const QuantizedWeight gate = RandomWeight(format, kIntermediate, kHidden, 10 + expert);
+  const QuantizedWeight up = RandomWeight(format, kIntermediate, kHidden, 20 + expert);
+  const QuantizedWeight down = RandomWeight(format, kHidden, kIntermediate, 30 + expert);
+  return {.gate_up = Pack(backend, {gate.RowSlice(intermediate.begin, intermediate.end),
+                                    up.RowSlice(intermediate.begin, intermediate.end)}),
+          .down = Pack(backend, {down.RowSlice(hidden.begin, hidden.end)})};
+}
+
+struct StepTensors {
+  OwnedTensor normed;    // [tokens, hidden] float32
+  OwnedTensor residual;  // [tokens, hidden] float32
+};
+
+StepTensors MakeStep(int64_t tokens) {
+  StepTensors step = {.normed = RandomTensor(DType::kF32, {tokens, kHidden}, 1),
+                      .residual = RandomTensor(DType::kF32, {tokens, kHidden}, 2)};
+  if (tokens > 1) step.normed.view.row<float>(1)[3] = std::numeric_limits<float>::infinity();
+  return step;
+}
+
+// Runs the block on this rank's rows of the step and leaves the result in `residual`'s rows.
+void RunBlock(FeedForward& block, Backend& backend, const TokenRows& rows, const Tensor& normed,
+              Tensor residual) {
+  Workspace workspace([](size_t bytes) { return Buffer::Host(bytes); });
+  const Execution exec = {.backend = backend, .workspace = workspace};
+  Activations act = {.values = normed, .scales = Tensor()};
+  if (block.quantized()) {
+    act = exec.TakeActivations(normed.rows(), kHidden, true);
+    const Tensor amax = exec.Take(DType::kF32, {normed.rows()});
+    backend.RowAbsMax(normed, amax);
+    backend.QuantizeRows(normed, amax, act);
+  }
+  block.Forward(exec, rows, {.values = normed, .activations = act}, residual);
+}
+
+// The residual after the block on `layout`; each rank's rows are put where they belong.
+OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPlacement placement) {
+  StepTensors step = MakeStep(problem.total());
+  RunRanks(layout.world, [&](std::unique_ptr<Communicator> world) {
+    const ParallelGroups groups = MakeParallelGroups(layout, std::move(world));
+    const int rank = groups.rank();
+    const ExpertPlacement experts = {.num_experts = kExperts, .layout = layout};
+    Dispatchers dispatchers = MakeDispatchers(experts, groups);
+    const std::unique_ptr<Backend> backend = MakeReferenceBackend();
+    std::vector<ExpertWeights> weights;
+    const Slice mine = experts.experts_of_group(layout.ep_rank(rank));
+    for (int64_t e = mine.begin; e < mine.end; ++e) {
+      weights.push_back(MakeExpert(*backend, problem.scheme, static_cast<int>(e),
+                                   Part(kIntermediate, layout.etp, layout.etp_rank(rank)),
+                                   Part(kHidden, layout.etp, layout.etp_rank(rank))));
+    }
+    MoeBlock block({.gate = RandomTensor(DType::kF32, {kExperts, kHidden}, 3),
+                    .experts = std::move(weights),
+                    .placement = experts,
+                    .ep_rank = layout.ep_rank(rank),
+                    .top_k = kTopK,
+                    .etp = *groups.etp,
+                    .dispatchers = dispatchers});
+
+    const int dp_rank = layout.dp_rank(rank);
+    const int64_t begin = std::accumulate(problem.group_tokens.begin(),
+                                          problem.group_tokens.begin() + dp_rank, int64_t{0});
+    const int64_t tokens = problem.group_tokens[dp_rank];
+    const TokenRows rows = TensorGroup(*groups.tp).Place(tokens, placement);
+    const Tensor normed = step.normed.view.Rows(begin + rows.mine.begin, begin + rows.mine.end);
+    const Tensor residual = step.residual.view.Rows(begin + rows.mine.begin, begin + rows.mine.end);
+    // Where rows are replicated, every rank works on a copy and the group's first one keeps it.
+    OwnedTensor copy = OwnedTensor::Host(DType::kF32, {residual.rows(), kHidden});
+    std::memcpy(copy.view.raw(), residual.raw(), residual.bytes());
+    groups.world->Barrier();
+    RunBlock(block, *backend, rows, normed, copy.view);
+    const bool keeper = placement == TokenPlacement::kSharded || layout.tp_rank(rank) == 0;
+    if (keeper) std::memcpy(residual.raw(), copy.view.raw(), residual.bytes());
+
+    int64_t worked = 0;
+    for (int64_t n : block.expert_tokens()) worked += n;
+    EXPECT_LE(worked, problem.total() * kTopK);
+  });
+  return std::move(step.residual);
+}
+
+class MoeBlockTest : public testing::TestWithParam<std::tuple<Scheme, int64_t>> {};
+
+TEST_P(MoeBlockTest, EveryLayoutGivesTheSameBits) {
+  const auto [scheme, tokens] = GetParam();
+  const OwnedTensor expected =
+      RunMoe({.scheme = scheme, .group_tokens = {tokens}}, ParallelLayout(), {});
+  for (int world : {2, 4}) {
+    for (int tp = 1; tp <= world; tp *= 2) {
+      for (int ep = 1; ep <= world; ep *= 2) {
+        const ParallelLayout layout = *ParallelLayout::Make(world, tp, ep, kExperts);
+        Problem problem = {.scheme = scheme, .group_tokens = {}};
+        // Uneven dp groups: the first one gets what the others do not; some get nothing.
+        problem.group_tokens.assign(layout.dp, tokens / (layout.dp + 1));
+        problem.group_tokens[0] = tokens - (layout.dp - 1) * (tokens / (layout.dp + 1));
+        for (TokenPlacement placement : {TokenPlacement::kReplicated, TokenPlacement::kSharded}) {
+          const OwnedTensor actual = RunMoe(problem, layout, placement);
+          EXPECT_TRUE(BitwiseEqual(actual.view, expected.view))
+              << layout.ToString() << (placement == TokenPlacement::kSharded ? " sharded" : "");
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Schemes, MoeBlockTest,
+                         testing::Combine(testing::Values(Scheme::kNone, Scheme::kFloat,
+                                                          Scheme::kInteger),
+                                          testing::Values(0, 1, 2, 9, 33)));
+
+TEST(DenseMlpTest, EveryTensorParallelSizeGivesTheSameBits) {
+  constexpr int64_t kTokens = 7;
+  OwnedTensor expected;
+  for (int world : {1, 2, 4}) {
+    for (TokenPlacement placement : {TokenPlacement::kReplicated, TokenPlacement::kSharded}) {
+      StepTensors step = MakeStep(kTokens);
+      RunRanks(world, [&](std::unique_ptr<Communicator> tp) {
+        const std::unique_ptr<Backend> backend = MakeReferenceBackend();
+        DenseMlp mlp(
+            MakeExpert(*backend, Scheme::kInteger, 0, Part(kIntermediate, tp->size(), tp->rank()),
+                       Part(kHidden, tp->size(), tp->rank())),
+            *tp);
+        const TokenRows rows = TensorGroup(*tp).Place(kTokens, placement);
+        OwnedTensor copy = OwnedTensor::Host(DType::kF32, {rows.mine.size(), kHidden});
+        const Tensor residual = step.residual.view.Rows(rows.mine.begin, rows.mine.end);
+        std::memcpy(copy.view.raw(), residual.raw(), residual.bytes());
+        tp->Barrier();
+        RunBlock(mlp, *backend, rows, step.normed.view.Rows(rows.mine.begin, rows.mine.end),
+                 copy.view);
+        const bool keeper = placement == TokenPlacement::kSharded || tp->rank() == 0;
+        if (keeper) std::memcpy(residual.raw(), copy.view.raw(), residual.bytes());
+      });
+      if (expected.view.empty()) {
+        expected = std::move(step.residual);
+      } else {
+        EXPECT_TRUE(BitwiseEqual(step.residual.view, expected.view)) << world << " ranks";
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace intermix

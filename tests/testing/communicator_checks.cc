@@ -1,0 +1,98 @@
+#include "tests/testing/communicator_checks.h"
+
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace intermix {
+namespace {
+
+// A value that tells which rank made it, for whom, and its index.
+int32_t Mark(int from, int to, int64_t index) {
+  return static_cast<int32_t>(from * 1000000 + to * 10000 + index);
+}
+
+constexpr int64_t kWord = sizeof(int32_t);
+
+void CheckBroadcast(Communicator& world) {
+  for (int root = 0; root < world.size(); ++root) {
+    std::vector<int32_t> data(777);
+    if (world.rank() == root) std::iota(data.begin(), data.end(), Mark(root, 0, 0));
+    world.Broadcast(data.data(), data.size() * kWord, root);
+    EXPECT_EQ(data.front(), Mark(root, 0, 0));
+    EXPECT_EQ(data.back(), Mark(root, 0, 776));
+  }
+}
+
+// Rank r brings r * 3 words: rank 0 brings nothing.
+void CheckAllGather(Communicator& world) {
+  std::vector<int64_t> bytes;
+  std::vector<int32_t> expected;
+  for (int r = 0; r < world.size(); ++r) {
+    bytes.push_back(r * 3 * kWord);
+    for (int i = 0; i < r * 3; ++i) expected.push_back(Mark(r, 0, i));
+  }
+  std::vector<int32_t> mine;
+  for (int i = 0; i < world.rank() * 3; ++i) mine.push_back(Mark(world.rank(), 0, i));
+  std::vector<int32_t> all(expected.size());
+  world.AllGather(mine.data(), all.data(), bytes);
+  EXPECT_EQ(all, expected);
+}
+
+// Rank f sends (f + 2 * t) % 5 words to rank t: some pairs exchange nothing.
+void CheckAllToAll(Communicator& world) {
+  const auto words = [](int from, int to) { return (from + 2 * to) % 5; };
+  std::vector<int64_t> send_bytes;
+  std::vector<int64_t> recv_bytes;
+  std::vector<int32_t> sent;
+  std::vector<int32_t> expected;
+  for (int r = 0; r < world.size(); ++r) {
+    send_bytes.push_back(words(world.rank(), r) * kWord);
+    recv_bytes.push_back(words(r, world.rank()) * kWord);
+    for (int i = 0; i < words(world.rank(), r); ++i) sent.push_back(Mark(world.rank(), r, i));
+    for (int i = 0; i < words(r, world.rank()); ++i) expected.push_back(Mark(r, world.rank(), i));
+  }
+  std::vector<int32_t> received(expected.size());
+  world.AllToAll(sent.data(), send_bytes, received.data(), recv_bytes);
+  EXPECT_EQ(received, expected);
+}
+
+void CheckAllReduceMax(Communicator& world) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> data = {static_cast<float>(world.rank()), -static_cast<float>(world.rank()),
+                             world.rank() == world.size() - 1 ? infinity : 1.0f};
+  world.AllReduceMax(data.data(), static_cast<int64_t>(data.size()));
+  EXPECT_EQ(data, (std::vector<float>{static_cast<float>(world.size() - 1), -0.0f, infinity}));
+}
+
+// Odd and even ranks part, in descending order of rank.
+void CheckSplit(Communicator& world) {
+  const int color = world.rank() % 2;
+  const std::unique_ptr<Communicator> half = world.Split(color, -world.rank());
+  std::vector<int32_t> members;
+  for (int r = world.size() - 1; r >= 0; --r) {
+    if (r % 2 == color) members.push_back(r);
+  }
+  ASSERT_EQ(half->size(), static_cast<int>(members.size()));
+  EXPECT_EQ(members[half->rank()], world.rank());
+  const int32_t mine = world.rank();
+  std::vector<int32_t> seen(members.size());
+  half->AllGather(&mine, seen.data(), std::vector<int64_t>(members.size(), kWord));
+  EXPECT_EQ(seen, members);
+  half->Barrier();
+}
+
+}  // namespace
+
+void CheckCollectives(Communicator& world) {
+  CheckBroadcast(world);
+  CheckAllGather(world);
+  CheckAllToAll(world);
+  CheckAllReduceMax(world);
+  CheckSplit(world);
+  world.Barrier();
+}
+
+}  // namespace intermix
