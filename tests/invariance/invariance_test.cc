@@ -1,5 +1,5 @@
-// The promise: the same request gives the same logits and tokens, bit for bit, whatever the batch it
-// rides in, the chunking of its prompt, the TP x EP layout, the dispatcher, and a replay.
+// The promise: the same request gives the same logits and tokens, bit for bit, whatever the batch
+// it rides in, the chunking of its prompt, the TP x EP layout, the dispatcher, and a replay.
 // Compared with one rank that runs each sequence alone, its whole prompt in one step.
 #include <random>
 

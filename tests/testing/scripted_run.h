@@ -1,5 +1,6 @@
-// A job of N ranks that steps given sequences under one way of batching, and everything it computed.
-// Two runs of the same sequences must agree bit for bit, however they were batched and laid out.
+// A job of N ranks that steps given sequences under one way of batching, and everything it
+// computed. Two runs of the same sequences must agree bit for bit, however they were batched and
+// laid out.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,12 @@ namespace intermix {
 
 // How the sequences ride.
 struct Ride {
-  int32_t chunk_tokens = 1 << 20;  // a prompt is prefilled in pieces of at most this
-  bool together = true;            // all sequences in every step, or one sequence after the other
+  int32_t chunk_tokens = 1 << 20;    // a prompt is prefilled in pieces of at most this
+  bool together = true;              // all sequences in every step, or one sequence after the other
   bool decode_with_prefill = false;  // each sequence starts while those before it decode already
-  int32_t block_stride = 1;        // blocks of a sequence are this far apart in the cache
-  int32_t replay_from = 0;  // after this many output tokens the sequence is prefilled anew, as after
-                            // a preemption; 0: never
+  int32_t block_stride = 1;          // blocks of a sequence are this far apart in the cache
+  int32_t replay_from = 0;  // after this many output tokens the sequence is prefilled anew, as
+                            // after a preemption; 0: never
 };
 
 // One sequence's results.
