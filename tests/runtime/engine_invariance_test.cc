@@ -1,5 +1,6 @@
 // The engine's promise: a request's tokens do not depend on its company, on how its prompt is cut,
 // on preemption, or on when it arrives; and every block comes back.
+#include <algorithm>
 #include <random>
 #include <string>
 #include <thread>
@@ -40,6 +41,8 @@ struct Setting {
   EngineOptions engine;
   FakeModelOptions model;
   bool preempts = false;  // it is small enough that this must happen
+
+  friend void PrintTo(const Setting& setting, std::ostream* os) { *os << setting.name; }
 };
 
 class EngineInvarianceTest : public ::testing::TestWithParam<Setting> {};

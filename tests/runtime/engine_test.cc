@@ -1,6 +1,8 @@
 // Engine: how requests begin, end and fail, on a fake model.
 #include "runtime/engine/engine.h"
 
+#include <algorithm>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/fake_model_runner.h"

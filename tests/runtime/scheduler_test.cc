@@ -1,6 +1,7 @@
 // Scheduler: what a step holds, who goes first, who is put back.
 #include "runtime/engine/scheduler.h"
 
+#include <limits>
 #include <numeric>
 
 #include "gmock/gmock.h"
