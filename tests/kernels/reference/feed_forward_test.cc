@@ -1,0 +1,146 @@
+// ReferenceBackend's SiLU, router and expert sum against double.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/reference/reference_backend.h"
+#include "tests/testing/compare.h"
+#include "tests/testing/random.h"
+
+namespace intermix {
+namespace {
+
+struct Routed {
+  OwnedTensor experts;
+  OwnedTensor weights;
+};
+
+Routed Route(const Tensor& x, const Tensor& gate, int64_t top_k) {
+  Routed result{.experts = OwnedTensor::Host(DType::kI32, {x.rows(), top_k}),
+                .weights = OwnedTensor::Host(DType::kF32, {x.rows(), top_k})};
+  ReferenceBackend().Route(x, gate, result.experts.view, result.weights.view);
+  return result;
+}
+
+// One token whose logits are exactly `logits`.
+Routed RouteLogits(const std::vector<float>& logits, int64_t top_k) {
+  OwnedTensor x = OwnedTensor::Host(DType::kF32, {1, 4});
+  x.view.data<float>()[0] = 1.0f;
+  OwnedTensor gate = OwnedTensor::Host(DType::kF32, {static_cast<int64_t>(logits.size()), 4});
+  for (size_t e = 0; e < logits.size(); ++e) {
+    gate.view.row<float>(static_cast<int64_t>(e))[0] = logits[e];
+  }
+  return Route(x.view, gate.view, top_k);
+}
+
+std::vector<int32_t> Experts(const Routed& routed) {
+  const int32_t* begin = routed.experts.view.data<int32_t>();
+  return {begin, begin + routed.experts.view.num_elements()};
+}
+
+TEST(ReferenceRouteTest, FollowsSoftmaxOverTheLargestLogits) {
+  const OwnedTensor x = RandomTensor(DType::kF32, {20, 96}, 1);
+  const OwnedTensor gate = RandomTensor(DType::kF32, {8, 96}, 2, 0.1);
+  const Routed routed = Route(x.view, gate.view, 3);
+  for (int64_t m = 0; m < 20; ++m) {
+    std::vector<double> logits(8, 0.0);
+    for (int64_t e = 0; e < 8; ++e) {
+      for (int64_t k = 0; k < 96; ++k) {
+        logits[e] += ElementAt(x.view, m, k) * ElementAt(gate.view, e, k);
+      }
+    }
+    std::vector<int32_t> order(8);
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+    double sum = 0.0;
+    for (int i = 0; i < 3; ++i) sum += std::exp(logits[order[i]]);
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(routed.experts.view.row<int32_t>(m)[i], order[i]);
+      EXPECT_NEAR(routed.weights.view.row<float>(m)[i], std::exp(logits[order[i]]) / sum, 1e-6);
+    }
+  }
+}
+
+TEST(ReferenceRouteTest, TiesGoToTheLowestExpert) {
+  EXPECT_EQ(Experts(RouteLogits({1, 3, 3, 2, 3}, 2)), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(Experts(RouteLogits({0, 0, 0, 0}, 2)), (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(Experts(RouteLogits({2, 5, 2, 2}, 3)), (std::vector<int32_t>{1, 0, 2}));
+  EXPECT_EQ(Experts(RouteLogits({-0.0f, 0.0f}, 1)), (std::vector<int32_t>{0}));
+  const Routed even = RouteLogits({0, 0, 0, 0}, 2);
+  EXPECT_EQ(even.weights.view.data<float>()[0], 0.5f);
+  EXPECT_EQ(even.weights.view.data<float>()[1], 0.5f);
+}
+
+TEST(ReferenceRouteTest, ANanRowChoosesTheFirstExpertsAndNoOtherRowChanges) {
+  OwnedTensor x = RandomTensor(DType::kF32, {3, 32}, 3);
+  const OwnedTensor gate = RandomTensor(DType::kF32, {8, 32}, 4);
+  const Routed clean = Route(x.view, gate.view, 2);
+  x.view.row<float>(1)[30] = std::nanf("");
+  const Routed routed = Route(x.view, gate.view, 2);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(routed.experts.view.row<int32_t>(1)[i], i);
+    EXPECT_TRUE(std::isnan(routed.weights.view.row<float>(1)[i]));
+  }
+  for (const int64_t m : {0, 2}) {
+    EXPECT_TRUE(
+        BitwiseEqual(routed.experts.view.Rows(m, m + 1), clean.experts.view.Rows(m, m + 1)));
+    EXPECT_TRUE(
+        BitwiseEqual(routed.weights.view.Rows(m, m + 1), clean.weights.view.Rows(m, m + 1)));
+  }
+}
+
+TEST(ReferenceRouteTest, ALogitFarBelowTheOthersHasWeightZero) {
+  const Routed routed = RouteLogits({-200.0f, 0.0f, -300.0f}, 2);
+  EXPECT_EQ(Experts(routed), (std::vector<int32_t>{1, 0}));
+  EXPECT_EQ(routed.weights.view.data<float>()[0], 1.0f);
+  EXPECT_EQ(routed.weights.view.data<float>()[1], 0.0f);
+}
+
+TEST(ReferenceSiluMulTest, FollowsDouble) {
+  const OwnedTensor gate_up = RandomTensor(DType::kF32, {6, 70}, 5, 3.0);
+  const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {6, 35});
+  ReferenceBackend().SiluMul(gate_up.view, out.view);
+  for (int64_t m = 0; m < 6; ++m) {
+    for (int64_t i = 0; i < 35; ++i) {
+      const double gate = ElementAt(gate_up.view, m, i);
+      const double expected = gate / (1.0 + std::exp(-gate)) * ElementAt(gate_up.view, m, 35 + i);
+      EXPECT_NEAR(ElementAt(out.view, m, i), expected, std::fabs(expected) * 0x1.01p-8);
+    }
+  }
+}
+
+TEST(ReferenceSiluMulTest, FarNegativeGatesGiveZeroNotNan) {
+  OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {1, 2});
+  gate_up.view.data<float>()[0] = -1e30f;
+  gate_up.view.data<float>()[1] = 5.0f;
+  const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {1, 1});
+  ReferenceBackend().SiluMul(gate_up.view, out.view);
+  EXPECT_EQ(ElementAt(out.view, 0, 0), 0.0);
+}
+
+TEST(ReferenceCombineTest, SumsWeightedSlotsInAscendingOrderWithoutFma) {
+  const OwnedTensor rows = RandomTensor(DType::kBF16, {15, 40}, 6);
+  const OwnedTensor row_of = RandomInts({5, 3}, 0, 14, 7);
+  const OwnedTensor weights = RandomTensor(DType::kF32, {5, 3}, 8);
+  const OwnedTensor before = RandomTensor(DType::kF32, {5, 40}, 9);
+  const OwnedTensor residual = RandomTensor(DType::kF32, {5, 40}, 9);
+  ReferenceBackend().CombineExperts(rows.view, row_of.view, weights.view, residual.view);
+  for (int64_t m = 0; m < 5; ++m) {
+    for (int64_t k = 0; k < 40; ++k) {
+      volatile float term[3];  // every product rounded to float32 before the sums
+      for (int s = 0; s < 3; ++s) {
+        const int32_t row = row_of.view.row<int32_t>(m)[s];
+        term[s] = weights.view.row<float>(m)[s] * static_cast<float>(ElementAt(rows.view, row, k));
+      }
+      volatile float sum = term[0] + term[1];
+      sum = sum + term[2];
+      EXPECT_EQ(residual.view.row<float>(m)[k], before.view.row<float>(m)[k] + sum);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace intermix
