@@ -1,0 +1,91 @@
+// CpuBackend: SiLU, the router, and the sum of what the experts returned.
+#include <algorithm>
+#include <limits>
+
+#include "kernels/core/lane_math.h"
+#include "kernels/cpu/cpu_backend_class.h"
+
+namespace intermix::cpu {
+namespace {
+
+// The `top_k` largest of `logits` [count], ties to the lowest expert, and their softmax. Insertion
+// into a list of top_k: no memory, and count * top_k is small.
+//   experts, weights  [top_k]
+void ChooseExperts(const float* logits, int64_t count, int64_t top_k, int32_t* experts,
+                   float* weights) {
+  if (std::any_of(logits, logits + count, [](float x) { return x != x; })) {
+    for (int64_t i = 0; i < top_k; ++i) {
+      experts[i] = static_cast<int32_t>(i);
+      weights[i] = std::numeric_limits<float>::quiet_NaN();
+    }
+    return;
+  }
+  for (int64_t e = 0; e < count; ++e) {
+    int64_t at = std::min(e, top_k);
+    while (at > 0 && logits[e] > logits[experts[at - 1]]) {
+      if (at < top_k) experts[at] = experts[at - 1];
+      --at;
+    }
+    if (at < top_k) experts[at] = static_cast<int32_t>(e);
+  }
+  float sum = 0.0f;
+  for (int64_t i = 0; i < top_k; ++i) {
+    weights[i] = LaneExp(logits[experts[i]] - logits[experts[0]]);
+    sum = sum + weights[i];
+  }
+  for (int64_t i = 0; i < top_k; ++i) weights[i] = weights[i] / sum;
+}
+
+}  // namespace
+
+void CpuBackend::SiluMul(const Tensor& gate_up, Tensor out) {
+  CHECK_EQ(gate_up.rows(), out.rows());
+  CHECK_EQ(gate_up.cols(), 2 * out.cols());
+  ForRows(out.rows(), 4 * out.cols(), [&](int64_t m, int) {
+    const float* gate = gate_up.row<float>(m);
+    kernels_.rows.silu_mul(gate, gate + out.cols(), out.cols(), &out.row<BFloat16>(m)->bits);
+  });
+}
+
+void CpuBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
+  const int64_t top_k = experts.cols();
+  CHECK_EQ(gate.cols(), x.cols());
+  CHECK_EQ(weights.cols(), top_k);
+  CHECK_LE(top_k, gate.rows());
+  ReserveWorkerFloats(gate.rows());
+  ForRows(x.rows(), gate.rows() * x.cols(), [&](int64_t m, int worker) {
+    float* logits = WorkerFloats(worker);
+    kernels_.rows.dot_f32({.x = x.row<float>(m),
+                           .x_stride = x.stride(0),
+                           .rows = 1,
+                           .w = gate.data<float>(),
+                           .w_stride = gate.stride(0),
+                           .cols = gate.rows(),
+                           .k = x.cols(),
+                           .y = logits,
+                           .y_stride = gate.rows()},
+                          /*bf16_out=*/false);
+    ChooseExperts(logits, gate.rows(), top_k, experts.row<int32_t>(m), weights.row<float>(m));
+  });
+}
+
+void CpuBackend::CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
+                                Tensor residual) {
+  constexpr int64_t kMaxTopK = 64;
+  const int64_t top_k = row_of.cols();
+  CHECK_EQ(weights.cols(), top_k);
+  CHECK_EQ(rows.cols(), residual.cols());
+  CHECK(top_k > 0 && top_k <= kMaxTopK) << "top_k " << top_k;
+  ForRows(residual.rows(), top_k * residual.cols(), [&](int64_t m, int) {
+    const uint16_t* sources[kMaxTopK];
+    for (int64_t slot = 0; slot < top_k; ++slot) {
+      const int32_t row = row_of.row<int32_t>(m)[slot];
+      CHECK(row >= 0 && row < rows.rows()) << "row " << row << " of " << rows.rows();
+      sources[slot] = &rows.row<BFloat16>(row)->bits;
+    }
+    kernels_.rows.combine(sources, weights.row<float>(m), static_cast<int>(top_k), residual.cols(),
+                          residual.row<float>(m));
+  });
+}
+
+}  // namespace intermix::cpu

@@ -1,0 +1,133 @@
+// CpuBackend: ops that norm, quantise, move or add whole rows.
+#include <cstring>
+#include <limits>
+
+#include "kernels/cpu/cpu_backend_class.h"
+
+namespace intermix::cpu {
+namespace {
+
+constexpr float kSmallestAmax = 0x1p-100f;  // below it a row counts as zero
+
+const uint16_t* Bf16Row(const Tensor& t, int64_t row) { return &t.row<BFloat16>(row)->bits; }
+
+// The address of row `i`, whatever the dtype.
+char* RowBytes(const Tensor& t, int64_t i) {
+  return static_cast<char*>(t.raw()) + i * t.stride(0) * static_cast<int64_t>(ByteSize(t.dtype()));
+}
+
+}  // namespace
+
+void CpuBackend::RowAbsMax(const Tensor& x, Tensor amax) {
+  CHECK_EQ(amax.rows(), x.rows());
+  float* out = amax.data<float>();
+  ForRows(x.rows(), x.cols(), [&](int64_t m, int) {
+    out[m] = x.dtype() == DType::kBF16 ? kernels_.rows.abs_max_bf16(Bf16Row(x, m), x.cols())
+                                       : kernels_.rows.abs_max_f32(x.row<float>(m), x.cols());
+  });
+}
+
+void CpuBackend::QuantizeRow(const Tensor& x, int64_t row, float amax, const Activations& out) {
+  const int64_t n = x.cols();
+  const bool bf16 = x.dtype() == DType::kBF16;
+  if (!out.quantized()) {
+    float* values = out.values.row<float>(row);
+    if (bf16) {
+      kernels_.rows.widen(Bf16Row(x, row), n, values);
+    } else if (values != x.row<float>(row)) {
+      std::memcpy(values, x.row<float>(row), static_cast<size_t>(n) * sizeof(float));
+    }
+    return;
+  }
+  int8_t* codes = out.values.row<int8_t>(row);
+  float& scale = out.scales.data<float>()[row];
+  const bool finite = amax <= std::numeric_limits<float>::max();
+  if (!finite || amax < kSmallestAmax) {
+    scale = finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    std::memset(codes, 0, static_cast<size_t>(n));
+    return;
+  }
+  scale = amax / 127.0f;
+  if (bf16) {
+    kernels_.rows.quantize_bf16(Bf16Row(x, row), n, 127.0f / amax, codes);
+  } else {
+    kernels_.rows.quantize_f32(x.row<float>(row), n, 127.0f / amax, codes);
+  }
+}
+
+void CpuBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
+  CHECK_EQ(out.tokens(), x.rows());
+  CHECK_EQ(out.values.cols(), x.cols());
+  const float* row_amax = out.quantized() ? amax.data<float>() : nullptr;
+  ForRows(x.rows(), x.cols(), [&](int64_t m, int) {
+    QuantizeRow(x, m, row_amax == nullptr ? 0.0f : row_amax[m], out);
+  });
+}
+
+void CpuBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
+                         const Activations& out) {
+  const int64_t n = x.cols();
+  CHECK_EQ(weight.cols(), n);
+  CHECK_EQ(normed.cols(), n);
+  CHECK_EQ(normed.rows(), x.rows());
+  const float* w = weight.data<float>();
+  ForRows(x.rows(), n, [&](int64_t m, int) {
+    float* result = normed.row<float>(m);
+    kernels_.rows.rms_norm(x.row<float>(m), w, n, eps, result);
+    QuantizeRow(normed, m, out.quantized() ? kernels_.rows.abs_max_f32(result, n) : 0.0f, out);
+  });
+}
+
+void CpuBackend::AddRows(const Tensor& delta, Tensor residual) {
+  CHECK_EQ(delta.rows(), residual.rows());
+  CHECK_EQ(delta.cols(), residual.cols());
+  ForRows(delta.rows(), delta.cols(), [&](int64_t m, int) {
+    kernels_.rows.add_bf16(Bf16Row(delta, m), delta.cols(), residual.row<float>(m));
+  });
+}
+
+void CpuBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
+  CHECK_EQ(ids.rows(), out.rows());
+  CHECK_EQ(table.cols(), out.cols());
+  const int32_t* id = ids.data<int32_t>();
+  const size_t row_bytes = static_cast<size_t>(out.cols()) * sizeof(float);
+  ForRows(ids.rows(), out.cols(), [&](int64_t m, int) {
+    CHECK(id[m] >= 0 && id[m] < table.rows()) << "id " << id[m] << " of " << table.rows();
+    if (table.dtype() == DType::kBF16) {
+      kernels_.rows.widen(Bf16Row(table, id[m]), out.cols(), out.row<float>(m));
+    } else {
+      std::memcpy(out.row<float>(m), table.row<float>(id[m]), row_bytes);
+    }
+  });
+}
+
+void CpuBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor dst) {
+  CHECK(src.dtype() == dst.dtype()) << src.ToString() << " into " << dst.ToString();
+  CHECK_EQ(src.rank(), dst.rank());
+  CHECK_EQ(index.rows(), dst.rows());
+  const int64_t elements = src.rank() == 1 ? 1 : src.cols();
+  CHECK_EQ(elements, dst.rank() == 1 ? 1 : dst.cols());
+  const int32_t* from = index.data<int32_t>();
+  const size_t row_bytes = static_cast<size_t>(elements) * ByteSize(src.dtype());
+  ForRows(index.rows(), elements, [&](int64_t i, int) {
+    CHECK(from[i] >= 0 && from[i] < src.rows()) << "row " << from[i] << " of " << src.rows();
+    std::memcpy(RowBytes(dst, i), RowBytes(src, from[i]), row_bytes);
+  });
+}
+
+void CpuBackend::MergeColumns(const Tensor& shards, Tensor out) {
+  CHECK_EQ(shards.rank(), 3);
+  CHECK(shards.dtype() == out.dtype()) << shards.ToString() << " into " << out.ToString();
+  CHECK_EQ(out.cols(), shards.shape(0) * shards.cols());
+  CHECK_EQ(out.rows(), shards.shape(1));
+  const size_t shard_bytes = static_cast<size_t>(shards.cols()) * ByteSize(shards.dtype());
+  const int64_t num_shards = shards.shape(0);
+  ForRows(out.rows(), out.cols(), [&](int64_t t, int) {
+    for (int64_t s = 0; s < num_shards; ++s) {
+      std::memcpy(RowBytes(out, t) + static_cast<size_t>(s) * shard_bytes,
+                  RowBytes(shards.At(s), t), shard_bytes);
+    }
+  });
+}
+
+}  // namespace intermix::cpu

@@ -1,0 +1,115 @@
+// LanesAvx512: the 16 float lanes of kernels/core/lane_math.h in one AVX-512 register.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/lanes.h"
+
+namespace intermix::cpu {
+
+struct LanesAvx512 {
+  static constexpr int kDotRows = 4;
+  static constexpr int kDotCols = 4;
+  static constexpr int kValueVectors = 8;
+
+  __m512 v;
+
+  static __mmask16 Mask(Tail t) { return static_cast<__mmask16>((1u << t.count) - 1u); }
+  static LanesAvx512 Set(float x) { return {_mm512_set1_ps(x)}; }
+
+  static LanesAvx512 Load(const float* p, Full) { return {_mm512_loadu_ps(p)}; }
+  static LanesAvx512 Load(const float* p, Tail t) { return {_mm512_maskz_loadu_ps(Mask(t), p)}; }
+  static LanesAvx512 Load(const uint16_t* p, Full) {
+    return Widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static LanesAvx512 Load(const uint16_t* p, Tail t) {
+    return Widen(_mm256_maskz_loadu_epi16(Mask(t), p));
+  }
+  void Store(float* p, Full) const { _mm512_storeu_ps(p, v); }
+  void Store(float* p, Tail t) const { _mm512_mask_storeu_ps(p, Mask(t), v); }
+  void Store(uint16_t* p, Full) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), Narrow());
+  }
+  void Store(uint16_t* p, Tail t) const { _mm256_mask_storeu_epi16(p, Mask(t), Narrow()); }
+  void StoreRounded(int8_t* p, Full) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
+  void StoreRounded(int8_t* p, Tail t) const {
+    _mm512_mask_cvtepi32_storeu_epi8(p, Mask(t), _mm512_cvtps_epi32(v));
+  }
+
+  friend LanesAvx512 operator+(LanesAvx512 a, LanesAvx512 b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend LanesAvx512 operator-(LanesAvx512 a, LanesAvx512 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  friend LanesAvx512 operator*(LanesAvx512 a, LanesAvx512 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend LanesAvx512 operator/(LanesAvx512 a, LanesAvx512 b) { return {_mm512_div_ps(a.v, b.v)}; }
+  static LanesAvx512 Fma(LanesAvx512 a, LanesAvx512 b, LanesAvx512 c) {
+    return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+  }
+  static LanesAvx512 Fms(LanesAvx512 a, LanesAvx512 b, LanesAvx512 c) {
+    return {_mm512_fmsub_ps(a.v, b.v, c.v)};
+  }
+  LanesAvx512 Negate() const {
+    return {_mm512_xor_ps(v, _mm512_castsi512_ps(_mm512_set1_epi32(INT32_MIN)))};
+  }
+  static LanesAvx512 Max(LanesAvx512 a, LanesAvx512 b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static LanesAvx512 Keep(LanesAvx512 x, Full) { return x; }
+  static LanesAvx512 Keep(LanesAvx512 x, Tail t) { return {_mm512_maskz_mov_ps(Mask(t), x.v)}; }
+
+  static LanesAvx512 MaxMagnitude(LanesAvx512 max, LanesAvx512 x) {
+    const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x.v), _mm512_set1_epi32(0x7FFFFFFF));
+    return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(max.v), bits))};
+  }
+  int32_t LargestBits() const { return _mm512_reduce_max_epi32(_mm512_castps_si512(v)); }
+  float Largest() const { return _mm512_reduce_max_ps(v); }
+
+  float Sum() const {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+  }
+
+  LanesAvx512 Exp() const {
+    const __m512 round = _mm512_set1_ps(kExpRound);
+    const __m512 n =
+        _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(v, _mm512_set1_ps(kLog2e)), round), round);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2High), v);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2Low), r);
+    __m512 p = _mm512_set1_ps(kExpPoly[0]);
+    for (int i = 1; i < 6; ++i) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(kExpPoly[i]));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r);
+    p = _mm512_add_ps(p, _mm512_set1_ps(1.0f));
+    const __m512i i = _mm512_cvttps_epi32(n);
+    const __m512i half = _mm512_srai_epi32(i, 1);
+    const __m512i bias = _mm512_set1_epi32(127);
+    const __m512 a = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
+    const __m512 b = _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(i, half), bias), 23));
+    __m512 result = _mm512_mul_ps(_mm512_mul_ps(p, a), b);
+    result =
+        _mm512_mask_mov_ps(result, _mm512_cmp_ps_mask(v, _mm512_set1_ps(kExpOverflow), _CMP_GE_OQ),
+                           _mm512_castsi512_ps(_mm512_set1_epi32(0x7F800000)));
+    result = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, _mm512_set1_ps(kExpUnderflow), _CMP_NLE_UQ),
+                                 result);
+    return {_mm512_mask_mov_ps(result, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), v)};
+  }
+
+ private:
+  static LanesAvx512 Widen(__m256i bits) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  }
+  __m256i Narrow() const {
+    const __m512i u = _mm512_castps_si512(v);
+    const __m512i high = _mm512_srli_epi32(u, 16);
+    const __m512i tie = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_srli_epi32(
+        _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), tie), 16);
+    const __m512i nan = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    return _mm512_cvtepi32_epi16(
+        _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), nan));
+  }
+};
+
+}  // namespace intermix::cpu

@@ -1,0 +1,252 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <functional>
+
+namespace intermix::cpu {
+namespace {
+
+// Below this many multiplications waking other threads costs more than it brings.
+constexpr int64_t kSerialWork = int64_t{1} << 19;
+// Weights that one item of a small GEMM streams: long enough to hide the hand-out.
+constexpr int64_t kItemBytes = int64_t{1} << 16;
+constexpr int64_t kUnquantizedRows = 64;
+constexpr int64_t kPanelSumsBytes = int64_t{kPanelRows} * kPanelBlocks * kBlockRows * 4;
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void Grow(Buffer& buffer, int64_t bytes) {
+  if (static_cast<int64_t>(buffer.bytes()) < bytes) {
+    buffer = Buffer::Host(static_cast<size_t>(bytes));
+  }
+}
+
+OutputType OutputTypeOf(const Tensor& y) {
+  switch (y.dtype()) {
+    case DType::kF32:
+      return OutputType::kFloat;
+    case DType::kBF16:
+      return OutputType::kBFloat16;
+    case DType::kI32:
+      return OutputType::kInt32;
+    default:
+      Fatal("a GEMM cannot write " + y.ToString());
+  }
+}
+
+// The element [row, col] of y.
+void* At(const Tensor& y, int64_t row, int64_t col) {
+  return static_cast<char*>(y.raw()) +
+         (row * y.stride(0) + col) * static_cast<int64_t>(ByteSize(y.dtype()));
+}
+
+// The entry that item `index` belongs to, among entries sorted by their first item.
+template <typename T>
+const T& EntryOf(const std::vector<T>& entries, int64_t index, int64_t T::*first) {
+  const auto after =
+      std::upper_bound(entries.begin(), entries.end(), index,
+                       [first](int64_t i, const T& entry) { return i < entry.*first; });
+  return *(after - 1);
+}
+
+const CpuPackedWeight& Packed(const PackedWeight* weight) {
+  return static_cast<const CpuPackedWeight&>(*weight);
+}
+
+}  // namespace
+
+void Linear::Run(const Activations& x, std::span<const PackedWeight* const> weights,
+                 std::span<const int32_t> row_offsets, const Tensor& y) {
+  CHECK_EQ(row_offsets.size(), weights.size() + 1);
+  CHECK_EQ(row_offsets.front(), 0);
+  CHECK_EQ(row_offsets.back(), x.tokens());
+  CHECK_EQ(y.rows(), x.tokens());
+  if (x.tokens() == 0) return;
+  group_sizes_.clear();
+  for (const PackedWeight* weight : weights) {
+    CHECK_EQ(x.values.cols(), weight->k());
+    CHECK_EQ(y.cols(), weight->n());
+    CHECK_EQ(x.quantized(), weight->quantized());
+    for (const CpuPackedWeight::Part& part : Packed(weight).parts()) {
+      CHECK(y.dtype() != DType::kI32 || part.quant.int_scales != nullptr)
+          << "only an integer scheme has int32 accumulators";
+      if (std::find(group_sizes_.begin(), group_sizes_.end(), part.group_size) ==
+          group_sizes_.end()) {
+        group_sizes_.push_back(part.group_size);
+      }
+    }
+  }
+  if (!x.quantized()) {
+    RunUnquantized(x, weights, row_offsets, y);
+    return;
+  }
+  // Stacked parts nearly always share a group size, so the activations are packed once.
+  for (const int64_t group_size : group_sizes_) {
+    RunQuantized(x, weights, row_offsets, group_size, y);
+  }
+}
+
+void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_offsets,
+                             int64_t group_size) {
+  const int64_t k = x.values.cols();
+  const int64_t num_groups = k / group_size;
+  const int64_t group_quads = CeilDiv(group_size, 8) * 2;
+  const int64_t padded_k = num_groups * group_quads * 4;
+  Grow(tiles_, x.tokens() * padded_k);
+  Grow(sums_, x.tokens() * (num_groups + 1) * 4);
+  jobs_.clear();
+  int64_t num_tiles = 0;
+  for (size_t e = 0; e + 1 < row_offsets.size(); ++e) {
+    const int64_t begin = row_offsets[e];
+    const int64_t rows = row_offsets[e + 1] - begin;
+    CHECK_GE(rows, 0);
+    PackJob job{.row_begin = begin, .first_tile = num_tiles};
+    job.rows = {.tiles = static_cast<const int8_t*>(tiles_.data()) + begin * padded_k,
+                .sums = static_cast<const int32_t*>(sums_.data()) + begin * (num_groups + 1),
+                .scales = x.scales.data<float>() + begin,
+                .rows = rows,
+                .num_tiles = CeilDiv(rows, kTileRows)};
+    num_tiles += job.rows.num_tiles;
+    jobs_.push_back(job);
+  }
+  const auto pack = [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const PackJob& job = EntryOf(jobs_, i, &PackJob::first_tile);
+      const int64_t first = job.row_begin + job.rows.TileBegin(i - job.first_tile);
+      const int64_t last = job.row_begin + job.rows.TileBegin(i - job.first_tile + 1);
+      kernels_.gemm.pack_rows(
+          {.x = x.values.row<int8_t>(first),
+           .x_stride = x.values.stride(0),
+           .rows = static_cast<int>(last - first),
+           .group_size = group_size,
+           .num_groups = num_groups,
+           .group_quads = group_quads,
+           .tile = static_cast<int8_t*>(tiles_.data()) + first * padded_k,
+           .sums = static_cast<int32_t*>(sums_.data()) + first * (num_groups + 1)});
+    }
+  };
+  const int64_t grain = std::max<int64_t>(1, kItemBytes / (kTileRows * padded_k));
+  pool_.ParallelFor(num_tiles, grain, std::ref(pack));
+}
+
+void Linear::AddSegment(Segment segment) {
+  segment.first_item =
+      segments_.empty() ? 0 : segments_.back().first_item + segments_.back().num_items();
+  segments_.push_back(segment);
+}
+
+void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* const> weights,
+                          std::span<const int32_t> row_offsets, int64_t group_size,
+                          const Tensor& y) {
+  PackActivations(x, row_offsets, group_size);
+  segments_.clear();
+  int64_t work = 0;
+  int64_t panel_quads = kPanelQuads;
+  for (size_t e = 0; e < weights.size(); ++e) {
+    const QuantRows& rows = jobs_[e].rows;
+    if (rows.rows == 0) continue;
+    for (const CpuPackedWeight::Part& part : Packed(weights[e]).parts()) {
+      if (part.group_size != group_size || part.n == 0) continue;
+      Segment segment{.part = &part, .rows = rows};
+      segment.out = {
+          .y = At(y, row_offsets[e], part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
+      if (rows.num_tiles == 1) {
+        segment.blocks_per_chunk = std::max<int64_t>(1, kItemBytes / part.quant.block_bytes());
+      } else {
+        segment.row_chunks = CeilDiv(rows.num_tiles, kPanelTiles);
+        segment.blocks_per_chunk = kPanelBlocks;
+        if (part.quant.num_groups > 1) {
+          panel_quads = std::max(panel_quads, part.quant.group_quads);
+        }
+      }
+      segment.block_chunks = CeilDiv(segment.num_blocks(), segment.blocks_per_chunk);
+      AddSegment(segment);
+      work += rows.rows * part.n * x.values.cols();
+    }
+  }
+  panel_weight_bytes_ = panel_quads * kPanelBlocks * 64;
+  Grow(panels_, pool_.num_threads() * (panel_weight_bytes_ + kPanelSumsBytes));
+  RunSegments(work);
+}
+
+void Linear::RunUnquantized(const Activations& x, std::span<const PackedWeight* const> weights,
+                            std::span<const int32_t> row_offsets, const Tensor& y) {
+  segments_.clear();
+  int64_t work = 0;
+  for (size_t e = 0; e < weights.size(); ++e) {
+    const int64_t begin = row_offsets[e];
+    const int64_t rows = row_offsets[e + 1] - begin;
+    if (rows == 0) continue;
+    for (const CpuPackedWeight::Part& part : Packed(weights[e]).parts()) {
+      if (part.n == 0) continue;
+      Segment segment{.part = &part, .x = x.values.Rows(begin, begin + rows)};
+      segment.out = {.y = At(y, begin, part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
+      segment.row_chunks = CeilDiv(rows, kUnquantizedRows);
+      segment.block_chunks = segment.num_blocks();
+      AddSegment(segment);
+      work += 4 * rows * part.n * x.values.cols();
+    }
+  }
+  RunSegments(work);
+}
+
+void Linear::RunSegments(int64_t work) {
+  if (segments_.empty()) return;
+  const int64_t items = segments_.back().first_item + segments_.back().num_items();
+  const auto run = [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Segment& segment = EntryOf(segments_, i, &Segment::first_item);
+      if (segment.part->group_size == 0) {
+        RunUnquantizedItem(segment, i - segment.first_item);
+      } else {
+        RunQuantizedItem(segment, i - segment.first_item, worker);
+      }
+    }
+  };
+  pool_.ParallelFor(items, work < kSerialWork ? items : 1, std::ref(run));
+}
+
+void Linear::RunQuantizedItem(const Segment& segment, int64_t item, int worker) {
+  const int64_t block_begin = item % segment.block_chunks * segment.blocks_per_chunk;
+  const int64_t block_end = std::min(block_begin + segment.blocks_per_chunk, segment.num_blocks());
+  const QuantPart& quant = segment.part->quant;
+  if (segment.rows.num_tiles == 1) {
+    kernels_.gemm.run_tile(quant, segment.rows, 0, block_begin, block_end, segment.out);
+    return;
+  }
+  const int64_t chunk = item / segment.block_chunks;
+  const int64_t tile_begin = chunk * segment.rows.num_tiles / segment.row_chunks;
+  const int64_t tile_end = (chunk + 1) * segment.rows.num_tiles / segment.row_chunks;
+  kernels_.gemm.run_panel(quant, segment.rows, tile_begin, tile_end, block_begin, block_end,
+                          ScratchOf(worker), segment.out);
+}
+
+void Linear::RunUnquantizedItem(const Segment& segment, int64_t item) {
+  const Tensor& w = segment.part->rows;
+  const int64_t col_begin = item % segment.block_chunks * kBlockRows;
+  const int64_t row_begin = item / segment.block_chunks * kUnquantizedRows;
+  const bool bf16_out = segment.out.type == OutputType::kBFloat16;
+  const int64_t y_offset = (row_begin * segment.out.stride + col_begin) * (bf16_out ? 2 : 4);
+  const FloatTile tile{.x = segment.x.row<float>(row_begin),
+                       .x_stride = segment.x.stride(0),
+                       .rows = std::min(kUnquantizedRows, segment.x.rows() - row_begin),
+                       .w = w.Rows(col_begin, w.rows()).raw(),
+                       .w_stride = w.stride(0),
+                       .cols = std::min<int64_t>(kBlockRows, w.rows() - col_begin),
+                       .k = w.cols(),
+                       .y = static_cast<char*>(segment.out.y) + y_offset,
+                       .y_stride = segment.out.stride};
+  if (w.dtype() == DType::kBF16) {
+    kernels_.rows.dot_bf16(tile, bf16_out);
+  } else {
+    kernels_.rows.dot_f32(tile, bf16_out);
+  }
+}
+
+PanelScratch Linear::ScratchOf(int worker) const {
+  auto* base =
+      static_cast<uint8_t*>(panels_.data()) + worker * (panel_weight_bytes_ + kPanelSumsBytes);
+  return {.weights = base, .sums = reinterpret_cast<int32_t*>(base + panel_weight_bytes_)};
+}
+
+}  // namespace intermix::cpu
