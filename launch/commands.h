@@ -5,4 +5,8 @@
 
 #include "CLI/CLI.hpp"
 
-namespace intermix {}  // namespace intermix
+namespace intermix {
+
+void AddQuantizeCommand(CLI::App& app, int* exit_code);
+
+}  // namespace intermix

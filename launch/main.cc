@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "intermix " INTERMIX_VERSION);
   app.require_subcommand(1);
   int exit_code = 0;
+  intermix::AddQuantizeCommand(app, &exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

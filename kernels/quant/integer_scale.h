@@ -39,6 +39,9 @@ struct QuantSpec {
   absl::Status Validate() const;
 };
 
+// kAuto takes the folded form where its squared error is at most this multiple of the wide one's.
+inline constexpr double kFoldedTolerance = 1.01;
+
 // Quantises `weight` [N, K] (float32, bfloat16 or float16) under `spec`. With kAuto the folded form
 // is taken where its squared error over the tensor is within 1% of the wide one's.
 // Scheme::kNone keeps float32 and bfloat16 as they are and widens float16 to float32.

@@ -16,8 +16,6 @@
 namespace intermix {
 namespace {
 
-constexpr double kFoldedTolerance = 1.01;  // folded is taken up to this multiple of wide's error
-
 // The memory behind a QuantizedWeight.
 struct Storage {
   OwnedTensor codes;

@@ -108,11 +108,12 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::FromJson(const json& obje
 
 absl::StatusOr<WeightFormat> QuantizationConfig::FormatOf(const std::string& layer,
                                                           int64_t k) const {
+  if (spec.scheme == Scheme::kNone) return WeightFormat{.scheme = Scheme::kNone};
   const QuantSpec layer_spec = SpecForLayer(spec, layer);
   WeightFormat format{.scheme = spec.scheme,
+                      .scale_width = ScaleWidth::kWide,
                       .bits = layer_spec.bits,
                       .group_size = layer_spec.group_size == 0 ? k : layer_spec.group_size};
-  if (spec.scheme == Scheme::kNone) format.group_size = k;
   if (spec.scheme != Scheme::kInteger) return format;
   const auto it = scale_width.find(layer);
   if (it == scale_width.end()) {
@@ -132,7 +133,7 @@ std::string QuantizationConfig::Description() const {
   bool folded = false;
   bool wide = false;
   for (const auto& [layer, width] : scale_width) {
-    if (layer == kLmHead) continue;
+    if (layer == kLmHead || spec.scheme != Scheme::kInteger) continue;
     (width == ScaleWidth::kFolded ? folded : wide) = true;
   }
   const std::string widths = folded && wide ? " folded/wide"

@@ -54,12 +54,11 @@ absl::StatusOr<QuantizedWeight> QuantizeChunks(const Tensor& weight, const Quant
   const int64_t num_chunks = (weight.rows() + rows_per_chunk - 1) / rows_per_chunk;
   std::vector<absl::StatusOr<QuantizedWeight>> results(static_cast<size_t>(num_chunks));
   ForEachChunk(weight.rows(), rows_per_chunk, [&](int64_t chunk, Slice rows) {
-    const std::string part = num_chunks == 1 ? name : absl::StrCat(name, " from row ", rows.begin);
-    results[chunk] = Quantize(weight.Rows(rows.begin, rows.end), spec, part);
+    results[chunk] = Quantize(weight.Rows(rows.begin, rows.end), spec, name);
   });
   std::vector<QuantizedWeight> parts;
   for (absl::StatusOr<QuantizedWeight>& result : results) {
-    if (!result.ok()) return result.status();
+    if (!result.ok()) return Quantize(weight, spec, name);  // refuses naming the tensor's own row
     parts.push_back(*std::move(result));
   }
   return parts.size() == 1 ? std::move(parts[0]) : StackRows(parts, weight.rows());
@@ -109,7 +108,7 @@ absl::StatusOr<QuantizedWeight> QuantizeMapped(const TensorRows& source, const Q
     return QuantizeTensor(source.view, spec, name);
   }
   const int64_t k = source.view.cols();
-  return QuantizedWeight{.format = {.scheme = Scheme::kNone, .group_size = k},
+  return QuantizedWeight{.format = {.scheme = Scheme::kNone},
                          .n = source.view.rows(),
                          .k = k,
                          .codes = source.view,
@@ -128,7 +127,7 @@ absl::StatusOr<QuantizedWeight> QuantizeTensor(const Tensor& weight, const Quant
   forced.scales = ScaleChoice::kFolded;
   absl::StatusOr<QuantizedWeight> folded = QuantizeChunks(weight, forced, name);
   if (!folded.ok() || !wide.ok()) return wide;
-  const bool take_folded = ErrorOf(weight, *folded) <= 1.01 * ErrorOf(weight, *wide);
+  const bool take_folded = ErrorOf(weight, *folded) <= kFoldedTolerance * ErrorOf(weight, *wide);
   return take_folded ? std::move(folded) : std::move(wide);
 }
 

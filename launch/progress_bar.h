@@ -1,0 +1,39 @@
+// ProgressBar: one line that fills up on a terminal; elsewhere (a log file) a plain line at every
+// tenth. Writes to stderr. One thread.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace intermix {
+
+class ProgressBar {
+ public:
+  // `title` says what is going on: "quantising".
+  explicit ProgressBar(std::string title, std::FILE* out = stderr);
+  ~ProgressBar();  // ends the line
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+
+  // Bytes done so far, of all. Draws at most ten times a second on a terminal.
+  void Update(int64_t done, int64_t total);
+
+ private:
+  std::string Line(int64_t done, int64_t total) const;
+
+  std::string title_;
+  std::FILE* out_;
+  bool terminal_;
+  absl::Time start_;
+  absl::Time drawn_ = absl::InfinitePast();
+  int64_t tenths_ = 0;
+  bool line_open_ = false;
+};
+
+// "1.5 GB", "731 KB": decimal units, as disks are sold.
+std::string BytesText(int64_t bytes);
+
+}  // namespace intermix
