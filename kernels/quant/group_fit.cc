@@ -37,7 +37,8 @@ struct Loops {
         q = (q + kRound) - kRound;
         const Floats difference = x - q;
         group_error = group_error + difference * difference;
-        code_sum = code_sum + (q < 0.0f ? -q : q);
+        const Ints magnitude = reinterpret_cast<Ints>(q) & 0x7FFFFFFF;
+        code_sum = code_sum + reinterpret_cast<Floats>(magnitude);
       }
       error = error + group_error * (scales[j] * scales[j]);
       product_sum = product_sum + __builtin_convertvector(code_sum, Doubles) *
@@ -82,9 +83,12 @@ struct Loops {
         x = x & 0x7FFFFFFF;
         largest = x > largest ? x : largest;
       }
-      int32_t max = 0;
-      for (int l = 0; l < kGroupLanes; ++l) max = std::max(max, largest[l]);
-      maxima[j] = std::bit_cast<float>(max);
+      int32_t lanes[kGroupLanes];
+      std::memcpy(lanes, &largest, sizeof lanes);
+      for (int width = kGroupLanes / 2; width > 0; width /= 2) {
+        for (int l = 0; l < width; ++l) lanes[l] = std::max(lanes[l], lanes[l + width]);
+      }
+      maxima[j] = std::bit_cast<float>(lanes[0]);
     }
   }
 };
@@ -103,6 +107,9 @@ struct Loops {
 }
 [[gnu::target("avx2")]] void RoundAvx2(const Groups& groups, const float* scales, int8_t* codes) {
   Loops::Round(groups, scales, codes);
+}
+[[gnu::target("avx512f,avx512bw")]] void MaximaAvx512(const Groups& groups, float* maxima) {
+  Loops::Maxima(groups, maxima);
 }
 [[gnu::target("avx2")]] void MaximaAvx2(const Groups& groups, float* maxima) {
   Loops::Maxima(groups, maxima);
@@ -126,6 +133,7 @@ void RoundGroups(const Groups& groups, const float* scales, int8_t* codes) {
 }
 
 void GroupMaxima(const Groups& groups, float* maxima) {
+  if (HasAvx512()) return MaximaAvx512(groups, maxima);
   if (HasAvx2()) return MaximaAvx2(groups, maxima);
   Loops::Maxima(groups, maxima);
 }

@@ -7,13 +7,14 @@
 namespace intermix {
 namespace {
 
-// values *= 2^exponent, exactly where no value becomes subnormal; in two factors, as one alone may
-// be beyond float.
-void ScaleByPowerOfTwo(int exponent, std::vector<float>& values) {
-  const float first = std::ldexp(1.0f, exponent / 2);
-  const float second = std::ldexp(1.0f, exponent - exponent / 2);
-  for (float& x : values) x = (x * first) * second;
-}
+// 2^exponent in two factors, as one alone may be beyond float.
+struct PowerOfTwo {
+  explicit PowerOfTwo(int exponent)
+      : first(std::ldexp(1.0f, exponent / 2)), second(std::ldexp(1.0f, exponent - exponent / 2)) {}
+  float operator*(float x) const { return (x * first) * second; }
+  float first;
+  float second;
+};
 
 }  // namespace
 
@@ -56,11 +57,11 @@ bool NormalizeRow(const Tensor& weight, int64_t n, int64_t group_size, int bits,
     return true;
   }
   row.exponent = std::ilogb(max);
-  ScaleByPowerOfTwo(-row.exponent, row.values);
+  const PowerOfTwo factor(-row.exponent);
+  for (float& x : row.values) x = factor * x;
   for (float& scale : row.scales) {
     if (scale == 0.0f) continue;
-    scale = std::max(std::ldexp(scale, -row.exponent) / row.range.high,
-                     std::numeric_limits<float>::min());
+    scale = std::max((factor * scale) / row.range.high, std::numeric_limits<float>::min());
   }
   return true;
 }
