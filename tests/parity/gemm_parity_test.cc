@@ -37,6 +37,7 @@ class GemmParityTest : public ParityTest {
   }
 };
 
+// The other outputs round what float32 shows, or show what it was made from: fewer rows do.
 TEST_P(GemmParityTest, EveryFormatShapeAndOutput) {
   for (const GemmCase& test : GemmCases()) {
     const QuantizedWeight weight = test.Weight(1, Content::kRandom);
@@ -44,7 +45,8 @@ TEST_P(GemmParityTest, EveryFormatShapeAndOutput) {
         RandomActivations(test.format.scheme, GemmTokens().back(), test.k, 2);
     for (const DType output : GemmOutputs(test.format)) {
       SCOPED_TRACE(test.ToString() + " to " + std::string(Name(output)));
-      ExpectSameGemm({weight}, x.view(), output);
+      const int64_t rows = output == DType::kF32 ? x.view().tokens() : 17;
+      ExpectSameGemm({weight}, x.view().Rows(0, rows), output);
       if (HasFailure()) return;
     }
   }

@@ -1,0 +1,199 @@
+// Every op that works row by row, on every instruction set and number of threads, equals
+// ReferenceBackend bit for bit: ragged widths, zero rows of tokens, rows with NaN and infinities.
+#include <cmath>
+#include <limits>
+
+#include "tests/parity/parity_test_base.h"
+
+namespace intermix {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+const float kNan = std::nanf("");
+
+const std::vector<int64_t> kWidths = {1, 2, 15, 16, 17, 33, 64, 500, 4099};
+const std::vector<int64_t> kTokens = {0, 1, 3, 17};
+
+void Put(const Tensor& x, int64_t row, int64_t col, float value) {
+  if (x.dtype() == DType::kBF16) {
+    x.row<BFloat16>(row)[col] = BFloat16(value);
+  } else {
+    x.row<float>(row)[col] = value;
+  }
+}
+
+// Gaussian rows of very different sizes; rows 3 .. 9 (if there are as many) are a zero row, rows
+// with a NaN, with infinities, with subnormals, and with values at the edge of rounding.
+OwnedTensor HostileRows(DType dtype, int64_t tokens, int64_t width, uint64_t seed) {
+  OwnedTensor x = RandomTensor(dtype, {tokens, width}, seed, 3.0);
+  for (int64_t m = 3; m < std::min<int64_t>(tokens, 10); ++m) {
+    for (int64_t k = 0; k < width && (m == 3 || m == 8 || m == 9); ++k) {
+      const float half = static_cast<float>(k % 255 - 127) + 0.5f;
+      Put(x.view, m, k, m == 3 ? 0.0f : m == 8 ? 1e-39f * static_cast<float>(k) : half / 127.5f);
+    }
+    if (m == 4) Put(x.view, m, width / 2, kNan);
+    if (m == 5) Put(x.view, m, width - 1, kInf);
+    if (m == 6) Put(x.view, m, 0, -kInf);
+    if (m == 7) Put(x.view, m, width - 1, 3e38f);
+  }
+  return x;
+}
+
+class RowsParityTest : public ParityTest {
+ protected:
+  // Both outputs of an op that writes `codes` [tokens, width] int8 and `scales` [tokens].
+  template <typename Op>
+  void ExpectSameActivations(int64_t tokens, int64_t width, const Op& op) {
+    ExpectSame(DType::kI8, {tokens, width}, [&](Backend& backend, const Tensor& codes) {
+      const OwnedTensor scales = OwnedTensor::Host(DType::kF32, {tokens});
+      op(backend, Activations{.values = codes, .scales = scales.view});
+    });
+    ExpectSame(DType::kF32, {tokens}, [&](Backend& backend, const Tensor& scales) {
+      const OwnedTensor codes = OwnedTensor::Host(DType::kI8, {tokens, width});
+      op(backend, Activations{.values = codes.view, .scales = scales});
+    });
+  }
+};
+
+TEST_P(RowsParityTest, RowAbsMaxAndQuantizeRows) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t width : kWidths) {
+      for (const int64_t tokens : kTokens) {
+        SCOPED_TRACE(std::string(Name(dtype)) + " " + std::to_string(width));
+        const OwnedTensor x = HostileRows(dtype, tokens, width, 1);
+        const OwnedTensor amax = OwnedTensor::Host(DType::kF32, {tokens});
+        reference().RowAbsMax(x.view, amax.view);
+        ExpectSame(DType::kF32, {tokens},
+                   [&](Backend& backend, const Tensor& y) { backend.RowAbsMax(x.view, y); });
+        ExpectSameActivations(tokens, width, [&](Backend& backend, const Activations& out) {
+          backend.QuantizeRows(x.view, amax.view, out);
+        });
+        ExpectSame(DType::kF32, {tokens, width}, [&](Backend& backend, const Tensor& y) {
+          backend.QuantizeRows(x.view, amax.view, {.values = y});
+        });
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(RowsParityTest, RmsNorm) {
+  for (const int64_t width : kWidths) {
+    for (const int64_t tokens : kTokens) {
+      SCOPED_TRACE(width);
+      const OwnedTensor x = HostileRows(DType::kF32, tokens, width, 2);
+      const OwnedTensor weight = RandomTensor(DType::kF32, {width}, 3);
+      ExpectSameActivations(tokens, width, [&](Backend& backend, const Activations& out) {
+        const OwnedTensor normed = OwnedTensor::Host(DType::kF32, {tokens, width});
+        backend.RmsNorm(x.view, weight.view, 1e-5f, normed.view, out);
+      });
+      ExpectSame(DType::kF32, {tokens, width}, [&](Backend& backend, const Tensor& y) {
+        backend.RmsNorm(x.view, weight.view, 1e-5f, y, {.values = y});
+      });
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(RowsParityTest, AddEmbedGatherMerge) {
+  for (const int64_t width : kWidths) {
+    SCOPED_TRACE(width);
+    const OwnedTensor delta = HostileRows(DType::kBF16, 17, width, 4);
+    const OwnedTensor start = HostileRows(DType::kF32, 17, width + 3, 5);
+    ExpectSame(DType::kF32, {17, width}, [&](Backend& backend, const Tensor& y) {
+      backend.QuantizeRows(start.view.Cols(3, width + 3), Tensor(), {.values = y});
+      backend.AddRows(delta.view, y);
+    });
+    const OwnedTensor ids = RandomInts({40}, 0, 16, 6);
+    for (const Tensor& table : {delta.view, start.view.Cols(0, width)}) {
+      ExpectSame(DType::kF32, {40, width},
+                 [&](Backend& backend, const Tensor& y) { backend.EmbedRows(ids.view, table, y); });
+      ExpectSame(table.dtype(), {40, width}, [&](Backend& backend, const Tensor& y) {
+        backend.GatherRows(table, ids.view, y);
+      });
+    }
+    const OwnedTensor shards = RandomTensor(DType::kBF16, {3, 5, width}, 7);
+    ExpectSame(DType::kBF16, {5, 3 * width},
+               [&](Backend& backend, const Tensor& y) { backend.MergeColumns(shards.view, y); });
+  }
+  const OwnedTensor scales = RandomTensor(DType::kF32, {17}, 8);
+  const OwnedTensor index = RandomInts({30}, 0, 16, 9);
+  ExpectSame(DType::kF32, {30}, [&](Backend& backend, const Tensor& y) {
+    backend.GatherRows(scales.view, index.view, y);
+  });
+}
+
+TEST_P(RowsParityTest, SiluMul) {
+  for (const int64_t width : kWidths) {
+    for (const int64_t tokens : kTokens) {
+      SCOPED_TRACE(width);
+      const OwnedTensor gate_up = HostileRows(DType::kF32, tokens, 2 * width, 10);
+      ExpectSame(DType::kBF16, {tokens, width},
+                 [&](Backend& backend, const Tensor& y) { backend.SiluMul(gate_up.view, y); });
+      if (HasFailure()) return;
+    }
+  }
+}
+
+// The exponential over its whole range, its cut-offs and their neighbours.
+TEST_P(RowsParityTest, ExponentialInSilu) {
+  std::vector<float> values = {0.0f, -0.0f, 87.3f, -87.3f, 88.7f, -88.7f, kInf, -kInf, kNan, 1e30f};
+  for (const float edge : {87.3f, 88.7f, -87.3f, -88.7f}) {
+    values.push_back(std::nextafter(edge, kInf));
+    values.push_back(std::nextafter(edge, -kInf));
+  }
+  for (float x = -90.0f; x < 90.0f; x += 0.0173f) values.push_back(x);
+  const auto count = static_cast<int64_t>(values.size());
+  const OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {1, 2 * count});
+  for (int64_t i = 0; i < count; ++i) {
+    Put(gate_up.view, 0, i, values[static_cast<size_t>(i)]);
+    // An `up` that stretches the low bits of silu over bfloat16's few.
+    Put(gate_up.view, 0, count + i, 1.0f + static_cast<float>(i % 97) * 0x1p-9f);
+  }
+  ExpectSame(DType::kBF16, {1, count},
+             [&](Backend& backend, const Tensor& y) { backend.SiluMul(gate_up.view, y); });
+}
+
+TEST_P(RowsParityTest, RouteWithTiesAndNan) {
+  for (const int64_t num_experts : {1, 2, 8, 37}) {
+    for (const int64_t top_k : {1, 2, 6}) {
+      if (top_k > num_experts) continue;
+      SCOPED_TRACE(std::to_string(num_experts) + " experts, top " + std::to_string(top_k));
+      const OwnedTensor x = HostileRows(DType::kF32, 17, 100, 11);
+      const OwnedTensor gate = RandomTensor(DType::kF32, {num_experts, 100}, 12);
+      for (int64_t e = 3; e + 2 < num_experts; e += 3) {  // equal experts: ties
+        for (int64_t k = 0; k < 100; ++k)
+          gate.view.row<float>(e + 2)[k] = gate.view.row<float>(e)[k];
+      }
+      ExpectSame(DType::kI32, {17, top_k}, [&](Backend& backend, const Tensor& experts) {
+        const OwnedTensor weights = OwnedTensor::Host(DType::kF32, {17, top_k});
+        backend.Route(x.view, gate.view, experts, weights.view);
+      });
+      ExpectSame(DType::kF32, {17, top_k}, [&](Backend& backend, const Tensor& weights) {
+        const OwnedTensor experts = OwnedTensor::Host(DType::kI32, {17, top_k});
+        backend.Route(x.view, gate.view, experts.view, weights);
+      });
+    }
+  }
+}
+
+TEST_P(RowsParityTest, CombineExperts) {
+  for (const int64_t width : kWidths) {
+    for (const int64_t top_k : {1, 2, 5}) {
+      SCOPED_TRACE(width);
+      const OwnedTensor rows = HostileRows(DType::kBF16, 40, width, 13);
+      const OwnedTensor row_of = RandomInts({17, top_k}, 0, 39, 14);
+      const OwnedTensor weights = RandomTensor(DType::kF32, {17, top_k}, 15);
+      const OwnedTensor start = RandomTensor(DType::kF32, {17, width}, 16);
+      ExpectSame(DType::kF32, {17, width}, [&](Backend& backend, const Tensor& y) {
+        backend.QuantizeRows(start.view, Tensor(), {.values = y});
+        backend.CombineExperts(rows.view, row_of.view, weights.view, y);
+      });
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, RowsParityTest, AllIsas(), IsaName);
+
+}  // namespace
+}  // namespace intermix
