@@ -93,6 +93,10 @@ class MpiCommunicator final : public Communicator {
     MPI_Allreduce(MPI_IN_PLACE, data, ToInt(count), MPI_FLOAT, MPI_MAX, comm_);
   }
 
+  void Merge(void* words, int64_t count) override {
+    MPI_Allreduce(MPI_IN_PLACE, words, ToInt(count), MPI_UINT32_T, MPI_BOR, comm_);
+  }
+
   void Barrier() override {
     MPI_Request request;
     MPI_Ibarrier(comm_, &request);

@@ -6,9 +6,12 @@
 #include "kernels/core/check.h"
 
 namespace intermix {
-TokenRows TensorGroup::Place(int64_t tokens, TokenPlacement placement) const {
+TokenRows TensorGroup::Place(const std::vector<int64_t>& group_tokens, int dp_rank,
+                             TokenPlacement placement) const {
+  const int64_t tokens = group_tokens[dp_rank];
   const Slice all = {.begin = 0, .end = tokens};
   return {.placement = placement,
+          .group_tokens = group_tokens,
           .tokens = tokens,
           .mine = placement == TokenPlacement::kSharded ? Part(tokens, size(), rank()) : all};
 }
@@ -61,7 +64,7 @@ Activations TensorGroup::AllColumns(const Execution& exec, TokenPlacement placem
     return whole;
   }
   exec.backend.RowAbsMax(shard, amax);
-  comm_.AllReduceMax(amax.data<float>(), tokens);
+  comm_.AllReduceMax(static_cast<float*>(amax.raw()), tokens);
   if (size() == 1) {
     exec.backend.QuantizeRows(shard, amax, whole);
     return whole;

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "comm/execution.h"
@@ -22,8 +23,9 @@ enum class TokenPlacement : uint8_t { kReplicated, kSharded };
 // Where a step's token rows are, for one rank.
 struct TokenRows {
   TokenPlacement placement = TokenPlacement::kReplicated;
-  int64_t tokens = 0;  // of this rank's dp group in this step
-  Slice mine;          // the rows of the residual that this rank holds
+  std::vector<int64_t> group_tokens;  // of each dp group in this step
+  int64_t tokens = 0;                 // of this rank's dp group
+  Slice mine;                         // the rows of the residual that this rank holds
 };
 
 class TensorGroup {
@@ -34,7 +36,9 @@ class TensorGroup {
   int size() const { return comm_.size(); }
   int rank() const { return comm_.rank(); }
 
-  TokenRows Place(int64_t tokens, TokenPlacement placement) const;
+  // Where the rows of a step are, given the tokens of each dp group and this rank's.
+  TokenRows Place(const std::vector<int64_t>& group_tokens, int dp_rank,
+                  TokenPlacement placement) const;
 
   // All tokens' rows from the residual's rows: the input of a column-sharded layer.
   //   mine     [rows.mine.size(), K]

@@ -22,6 +22,7 @@ class SelfCommunicator final : public Communicator {
     AllGather(in, out, recv_bytes);
   }
   void AllReduceMax(float*, int64_t) override {}
+  void Merge(void*, int64_t) override {}
   void Barrier() override {}
   std::unique_ptr<Communicator> Split(int, int) override { return MakeSelfCommunicator(); }
 };

@@ -10,14 +10,14 @@
 namespace intermix {
 namespace {
 
-enum class Op { kBroadcast, kAllGather, kAllToAll, kAllReduceMax, kBarrier, kSplit };
+enum class Op { kBroadcast, kAllGather, kAllToAll, kAllReduceMax, kMerge, kBarrier, kSplit };
 
 // What a rank brings to the collective under way; peers read it between two barriers.
 struct Offer {
   Op op = Op::kBarrier;
   const void* in = nullptr;
   std::span<const int64_t> bytes;  // AllGather: all ranks'; AllToAll: sent to each rank
-  int64_t count = 0;               // Broadcast: bytes; AllReduceMax: elements
+  int64_t count = 0;               // Broadcast: bytes; AllReduceMax, Merge: elements
   int color = 0;
   int key = 0;
 };
@@ -90,6 +90,18 @@ class ThreadCommunicator final : public Communicator {
       CHECK_EQ(from.count, count);
       const float* theirs = static_cast<const float*>(from.in);
       for (int64_t i = 0; i < count; ++i) data[i] = std::max(data[i], theirs[i]);
+    }
+    group_->barrier.arrive_and_wait();
+  }
+
+  void Merge(void* words, int64_t count) override {
+    uint32_t* data = static_cast<uint32_t*>(words);
+    const std::vector<uint32_t> mine(data, data + count);
+    Publish({.op = Op::kMerge, .in = mine.data(), .count = count});
+    for (const Offer& from : group_->offers) {
+      CHECK_EQ(from.count, count);
+      const uint32_t* theirs = static_cast<const uint32_t*>(from.in);
+      for (int64_t i = 0; i < count; ++i) data[i] |= theirs[i];
     }
     group_->barrier.arrive_and_wait();
   }

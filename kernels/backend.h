@@ -83,6 +83,12 @@ class Backend {
   // Device memory, zeroed, 64-byte aligned.
   virtual Buffer Allocate(size_t bytes) = 0;
 
+  // Host memory to a contiguous tensor of the device. The host memory may be reused on return.
+  virtual void CopyToDevice(const void* host, Tensor tensor) = 0;
+
+  // A contiguous tensor of the device to host memory, after every op before it is done.
+  virtual void CopyToHost(const Tensor& tensor, void* host) = 0;
+
   // Stacks `parts` along N (same K; formats may differ, all quantised or none) into one weight.
   //   INVALID_ARGUMENT for a form that this backend cannot run.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
@@ -96,10 +102,11 @@ class Backend {
   // Scheme::kNone: y = LaneDot(x[m], w[n]).
   virtual void Gemm(const Activations& x, const PackedWeight& w, Tensor y) = 0;
 
-  // Gemm of rows [row_offsets[e], row_offsets[e + 1]) with weights[e], for every expert e.
-  //   row_offsets  [experts + 1], ascending from 0 to tokens, on the host
+  // Gemm of rows [row_offsets[e], row_offsets[e + 1]) with weights[e], for every expert e. Rows from
+  // row_offsets[experts] on belong to nobody; their outputs are not written.
+  //   row_offsets  [experts + 1] int32, ascending from 0, at most tokens
   virtual void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
-                           std::span<const int32_t> row_offsets, Tensor y) = 0;
+                           const Tensor& row_offsets, Tensor y) = 0;
 
   // max_k |x[m, k]|; +infinity for a row that holds a NaN or infinity.
   //   x     [tokens, K] bfloat16 or float32
@@ -135,10 +142,13 @@ class Backend {
   //   out    [tokens, K] float32
   virtual void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) = 0;
 
-  // dst[i] = src[index[i]].
+  // Fills a contiguous tensor with zero bytes.
+  virtual void Zero(Tensor tensor) = 0;
+
+  // dst[i] = src[index[i]], or zeros where index[i] is -1.
   //   src    [rows, K] any dtype, or [rows]
-  //   index  [n] int32, in range
-  //   dst    [n, K], or [n]
+  //   index  [n] int32, -1 or a row of src
+  //   dst    [n, K], or [n]; rows may be strided
   virtual void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) = 0;
 
   // out[t, s * K + k] = shards[s, t, k]: puts column shards that arrived one after the other side
@@ -187,9 +197,24 @@ class Backend {
   //   weights  [tokens, top_k] float32
   virtual void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) = 0;
 
+  // Orders the slots (token, k) of some experts by expert, then token: the rows of a GroupedGemm.
+  //   experts       [tokens, top_k] int32: each slot's expert
+  //   first_expert  the first of the row_offsets.rows() - 1 experts that are ordered
+  //   token_of_row  [tokens * top_k] int32: the token of each row; 0 beyond the last row
+  //   row_of_slot   [tokens * top_k] int32: the row of each slot; -1 where its expert is another
+  //   row_offsets   [num_experts + 1] int32: where each expert's rows begin
+  virtual void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
+                            Tensor row_of_slot, Tensor row_offsets) = 0;
+
+  // totals[e] += row_offsets[e + 1] - row_offsets[e], modulo 2^32: how busy each expert has been.
+  //   row_offsets  [experts + 1] int32
+  //   totals       [experts] int32
+  virtual void AddRowCounts(const Tensor& row_offsets, Tensor totals) = 0;
+
   // residual[t] += ((w[t,0] * row(t,0)) + w[t,1] * row(t,1)) + ...: slots ascending, no fma.
   //   rows      [n, K] bfloat16
-  //   row_of    [tokens, top_k] int32: which row holds the result of slot (t, k)
+  //   row_of    [tokens, top_k] int32: which row holds the result of slot (t, k); empty: row
+  //             t * top_k + k does
   //   weights   [tokens, top_k] float32
   //   residual  [tokens, K] float32
   virtual void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,

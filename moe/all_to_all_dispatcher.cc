@@ -4,7 +4,6 @@
 // and back. A group of etp > 1 ranks shares its experts' columns, so each of its ranks gets the
 // same rows, and each returns its columns of the results.
 #include "comm/byte_counts.h"
-#include "moe/expert_shards.h"
 #include "moe/token_dispatcher.h"
 
 namespace intermix {
@@ -15,35 +14,41 @@ class AllToAllDispatcher final : public TokenDispatcher {
   AllToAllDispatcher(const ExpertPlacement& placement, Communicator& world)
       : placement_(placement), world_(world) {}
 
-  ExpertInput Dispatch(const Execution& exec, const Activations& tokens,
+  ExpertInput Dispatch(const Execution& exec, const TokenRows&, const Activations& tokens,
                        const Routing& routing) override {
-    order_ = SortByExpert(routing, placement_.num_experts);
-    top_k_ = routing.top_k();
-    ExchangeCounts();
-    const Activations sent = GatherActivations(exec, tokens, ToTensor(exec, SendIndex()));
+    const ExpertOrder order = SortByExpert(exec, routing.experts, 0, placement_.num_experts);
+    offsets_ = exec.Download<int32_t>(order.row_offsets);
+    row_of_ = order.row_of_slot.Reshape({routing.tokens(), routing.top_k()});
+    ExchangeCounts(exec);
+    const Activations sent =
+        GatherActivations(exec, tokens, exec.Upload(SendIndex(exec, order.token_of_row)));
     const Activations received = Exchange(exec, sent);
-    std::vector<int32_t> offsets;
-    const std::vector<int32_t> by_expert = SortReceived(&offsets);
-    return {.rows = GatherActivations(exec, received, ToTensor(exec, by_expert)),
-            .offsets = std::move(offsets)};
+    std::vector<int32_t> row_offsets;
+    const std::vector<int32_t> by_expert = SortReceived(&row_offsets);
+    return {.rows = GatherActivations(exec, received, exec.Upload(by_expert)),
+            .row_offsets = exec.Upload(row_offsets)};
   }
 
   ExpertResults Combine(const Execution& exec, const Tensor& output) override {
     const Tensor by_source = exec.Take(output.dtype(), {output.rows(), output.cols()});
-    exec.backend.GatherRows(output, ToTensor(exec, received_row_of_), by_source);
+    exec.backend.GatherRows(output, exec.Upload(received_row_of_), by_source);
     const Tensor returned = exec.Take(output.dtype(), {Total(send_rows_), output.cols()});
     const int64_t row_bytes = BytesPerRow(output);
     world_.AllToAll(by_source.raw(), RowBytes(recv_rows_, row_bytes), returned.raw(),
                     RowBytes(send_rows_, row_bytes));
-    return {.rows = MergeGroups(exec, placement_, order_, returned),
-            .row_of = ToTensor(exec, order_.row_of_slot, top_k_)};
+    return {.rows = MergeGroups(exec, returned), .row_of = row_of_};
   }
 
  private:
   int world_size() const { return placement_.layout.world; }
 
+  Slice GroupRows(int group) const {  // of the sorted slots, those for one expert group
+    const Slice experts = placement_.experts_of_group(group);
+    return {.begin = offsets_[experts.begin], .end = offsets_[experts.end]};
+  }
+
   // Tells every rank how many rows each of its experts gets from here.
-  void ExchangeCounts() {
+  void ExchangeCounts(const Execution& exec) {
     const int local = placement_.experts_per_group();
     std::vector<int32_t> sent;
     send_rows_.clear();
@@ -51,24 +56,25 @@ class AllToAllDispatcher final : public TokenDispatcher {
       const int group = placement_.layout.ep_rank(r);
       const Slice experts = placement_.experts_of_group(group);
       for (int64_t e = experts.begin; e < experts.end; ++e) {
-        sent.push_back(order_.offsets[e + 1] - order_.offsets[e]);
+        sent.push_back(offsets_[e + 1] - offsets_[e]);
       }
-      send_rows_.push_back(GroupRows(placement_, order_, group).size());
+      send_rows_.push_back(GroupRows(group).size());
     }
-    recv_counts_.resize(static_cast<size_t>(world_size()) * local);
     const std::vector<int64_t> bytes(world_size(), local * static_cast<int64_t>(sizeof(int32_t)));
-    world_.AllToAll(sent.data(), bytes, recv_counts_.data(), bytes);
+    const Tensor received = exec.Take(DType::kI32, {world_size() * local});
+    world_.AllToAll(exec.Upload(sent).raw(), bytes, received.raw(), bytes);
+    recv_counts_ = exec.Download<int32_t>(received);
     recv_rows_.assign(world_size(), 0);
     for (size_t i = 0; i < recv_counts_.size(); ++i) recv_rows_[i / local] += recv_counts_[i];
   }
 
   // Which token each sent row is, rank after rank.
-  std::vector<int32_t> SendIndex() const {
+  std::vector<int32_t> SendIndex(const Execution& exec, const Tensor& token_of_row) const {
+    const std::vector<int32_t> tokens = exec.Download<int32_t>(token_of_row);
     std::vector<int32_t> index;
     for (int r = 0; r < world_size(); ++r) {
-      const Slice rows = GroupRows(placement_, order_, placement_.layout.ep_rank(r));
-      index.insert(index.end(), order_.token_of_row.begin() + rows.begin,
-                   order_.token_of_row.begin() + rows.end);
+      const Slice rows = GroupRows(placement_.layout.ep_rank(r));
+      index.insert(index.end(), tokens.begin() + rows.begin, tokens.begin() + rows.end);
     }
     return index;
   }
@@ -109,12 +115,29 @@ class AllToAllDispatcher final : public TokenDispatcher {
     return sorted;
   }
 
+  // Puts the columns of each group's etp ranks side by side.
+  //   returned  [slots * etp, hidden / etp]: group after group; in a group, rank after rank
+  //   returns   [slots, hidden], sorted by expert
+  Tensor MergeGroups(const Execution& exec, const Tensor& returned) const {
+    const int etp = placement_.layout.etp;
+    if (etp == 1) return returned;
+    const int64_t cols = returned.cols();
+    const Tensor merged = exec.Take(returned.dtype(), {returned.rows() / etp, cols * etp});
+    for (int group = 0; group < placement_.layout.ep; ++group) {
+      const Slice rows = GroupRows(group);
+      const Tensor shards = returned.Rows(rows.begin * etp, rows.end * etp);
+      exec.backend.MergeColumns(shards.Reshape({etp, rows.size(), cols}),
+                                merged.Rows(rows.begin, rows.end));
+    }
+    return merged;
+  }
+
   ExpertPlacement placement_;
   Communicator& world_;
 
   // Of the step under way, between Dispatch and Combine.
-  ExpertOrder order_;
-  int64_t top_k_ = 1;
+  std::vector<int32_t> offsets_;          // [experts + 1]: own slots of each expert
+  Tensor row_of_;                         // [tokens, top_k]: the sorted row of each own slot
   std::vector<int32_t> recv_counts_;      // [world, local experts]
   std::vector<int64_t> send_rows_;        // [world]
   std::vector<int64_t> recv_rows_;        // [world]

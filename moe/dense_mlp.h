@@ -18,7 +18,6 @@ class DenseMlp final : public FeedForward {
   void Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
                Tensor residual) override;
   int64_t weight_bytes() const override { return mlp_.weight_bytes(); }
-  std::vector<int64_t> expert_tokens() const override { return {}; }
 
  private:
   static std::vector<ExpertWeights> One(ExpertWeights weights) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "comm/execution.h"
 #include "comm/parallel_linear.h"
@@ -30,8 +29,6 @@ class FeedForward {
                        Tensor residual) = 0;
 
   virtual int64_t weight_bytes() const = 0;
-  // Tokens that each of the model's experts got on this rank; empty for a dense MLP. Any thread.
-  virtual std::vector<int64_t> expert_tokens() const = 0;
 };
 
 }  // namespace intermix

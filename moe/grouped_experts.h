@@ -1,12 +1,10 @@
 // GroupedExperts: gate, up, SiLU and down of this rank's experts over rows sorted by expert.
 // A dense MLP is the same with one expert. Under expert tensor parallelism each rank of the group
 // holds a slice of the outputs of gate, up and down.
-// Engine thread only; expert_tokens() from any thread.
+// Engine thread only.
 #pragma once
 
-#include <atomic>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "comm/execution.h"
@@ -31,22 +29,23 @@ class GroupedExperts {
   // Whether rows enter as int8.
   bool quantized() const { return gate_up_.front()->quantized(); }
 
-  //   rows     [n, hidden], sorted by expert; the same on every rank of the group
-  //   offsets  [experts + 1]
-  //   returns  [n, hidden / etp] bfloat16
+  //   rows         [n, hidden], sorted by expert; the same on every rank of the group
+  //   row_offsets  [experts + 1] int32; empty: the only expert has all rows
+  //   returns      [n, hidden / etp] bfloat16; rows after the last expert's hold anything
   Tensor Forward(const Execution& exec, TokenPlacement placement, const Activations& rows,
-                 std::span<const int32_t> offsets);
+                 const Tensor& row_offsets) const;
 
   int64_t weight_bytes() const;
-  // Rows that each expert has worked on since start.
-  std::vector<int64_t> expert_tokens() const;
 
  private:
+  void Multiply(const Execution& exec, const Activations& x,
+                const std::vector<const PackedWeight*>& weights, const Tensor& row_offsets,
+                Tensor y) const;
+
   std::vector<ExpertWeights> experts_;
   std::vector<const PackedWeight*> gate_up_;
   std::vector<const PackedWeight*> down_;
   TensorGroup group_;
-  std::vector<std::atomic<int64_t>> tokens_;
 };
 
 }  // namespace intermix

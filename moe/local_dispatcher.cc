@@ -7,12 +7,12 @@ class LocalDispatcher final : public TokenDispatcher {
  public:
   explicit LocalDispatcher(const ExpertPlacement& placement) : placement_(placement) {}
 
-  ExpertInput Dispatch(const Execution& exec, const Activations& tokens,
+  ExpertInput Dispatch(const Execution& exec, const TokenRows&, const Activations& tokens,
                        const Routing& routing) override {
-    const ExpertOrder order = SortByExpert(routing, placement_.num_experts);
-    row_of_ = ToTensor(exec, order.row_of_slot, routing.top_k());
-    return {.rows = GatherActivations(exec, tokens, ToTensor(exec, order.token_of_row)),
-            .offsets = order.offsets};
+    const ExpertOrder order = SortByExpert(exec, routing.experts, 0, placement_.num_experts);
+    row_of_ = order.row_of_slot.Reshape({routing.tokens(), routing.top_k()});
+    return {.rows = GatherActivations(exec, tokens, order.token_of_row),
+            .row_offsets = order.row_offsets};
   }
 
   ExpertResults Combine(const Execution&, const Tensor& output) override {

@@ -1,6 +1,5 @@
 #include "moe/moe_block.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace intermix {
@@ -17,9 +16,8 @@ Dispatchers MakeDispatchers(const ExpertPlacement& placement, const ParallelGrou
 MoeBlock::MoeBlock(Options options)
     : gate_(std::move(options.gate)),
       experts_(std::move(options.experts), options.etp),
-      placement_(options.placement),
-      ep_rank_(options.ep_rank),
       top_k_(options.top_k),
+      totals_(options.totals),
       dispatchers_(options.dispatchers) {}
 
 void MoeBlock::Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
@@ -30,17 +28,11 @@ void MoeBlock::Forward(const Execution& exec, const TokenRows& rows, const Norme
   exec.backend.Route(normed.values, gate_.view, routing.experts, routing.weights);
 
   TokenDispatcher& dispatcher = dispatchers_.For(rows.placement);
-  const ExpertInput input = dispatcher.Dispatch(exec, normed.activations, routing);
-  const Tensor output = experts_.Forward(exec, rows.placement, input.rows, input.offsets);
+  const ExpertInput input = dispatcher.Dispatch(exec, rows, normed.activations, routing);
+  exec.backend.AddRowCounts(input.row_offsets, totals_);
+  const Tensor output = experts_.Forward(exec, rows.placement, input.rows, input.row_offsets);
   const ExpertResults results = dispatcher.Combine(exec, output);
   exec.backend.CombineExperts(results.rows, results.row_of, routing.weights, residual);
-}
-
-std::vector<int64_t> MoeBlock::expert_tokens() const {
-  std::vector<int64_t> all(placement_.num_experts, 0);
-  std::ranges::copy(experts_.expert_tokens(),
-                    all.begin() + placement_.experts_of_group(ep_rank_).begin);
-  return all;
 }
 
 }  // namespace intermix

@@ -29,9 +29,8 @@ class MoeBlock final : public FeedForward {
   struct Options {
     OwnedTensor gate;                    // [num_experts, hidden] float32
     std::vector<ExpertWeights> experts;  // this rank's, in order
-    ExpertPlacement placement;
-    int ep_rank = 0;
     int top_k = 2;
+    Tensor totals;             // [this rank's experts] int32: rows that each worked on, mod 2^32
     Communicator& etp;         // outlives the block
     Dispatchers& dispatchers;  // outlives the block
   };
@@ -41,14 +40,12 @@ class MoeBlock final : public FeedForward {
   void Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
                Tensor residual) override;
   int64_t weight_bytes() const override { return experts_.weight_bytes() + gate_.view.bytes(); }
-  std::vector<int64_t> expert_tokens() const override;
 
  private:
   OwnedTensor gate_;
   GroupedExperts experts_;
-  ExpertPlacement placement_;
-  int ep_rank_;
   int top_k_;
+  Tensor totals_;
   Dispatchers& dispatchers_;
 };
 

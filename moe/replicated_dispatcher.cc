@@ -1,7 +1,7 @@
 // Every rank knows every token (after a gather over dp, where there are several groups), so each
-// picks its experts' rows without asking, and one all-gather brings all results to everyone.
+// picks its experts' rows without asking. Results go to their slots in a buffer that is zero
+// elsewhere, and one Merge gives every rank all of them.
 #include "comm/byte_counts.h"
-#include "moe/expert_shards.h"
 #include "moe/token_dispatcher.h"
 
 namespace intermix {
@@ -12,56 +12,43 @@ class ReplicatedDispatcher final : public TokenDispatcher {
   ReplicatedDispatcher(const ExpertPlacement& placement, const ParallelGroups& groups)
       : placement_(placement), world_(*groups.world), dp_(*groups.dp) {}
 
-  ExpertInput Dispatch(const Execution& exec, const Activations& tokens,
+  ExpertInput Dispatch(const Execution& exec, const TokenRows& rows, const Activations& tokens,
                        const Routing& routing) override {
+    group_tokens_ = rows.group_tokens;
     top_k_ = routing.top_k();
-    ExchangeCounts(routing.tokens());
-    const Routing everyone = {.experts = GatherGroups(exec, routing.experts), .weights = Tensor()};
+    const Tensor experts = GatherGroups(exec, routing.experts);
     const Activations all = {
         .values = GatherGroups(exec, tokens.values),
         .scales = tokens.quantized() ? GatherGroups(exec, tokens.scales) : Tensor()};
-    order_ = SortByExpert(everyone, placement_.num_experts);
-
-    const int group = placement_.layout.ep_rank(world_.rank());
-    const Slice rows = GroupRows(placement_, order_, group);
-    const Tensor index = ToTensor(
-        exec, {order_.token_of_row.begin() + rows.begin, order_.token_of_row.begin() + rows.end});
-    std::vector<int32_t> offsets;
-    const Slice experts = placement_.experts_of_group(group);
-    for (int64_t e = experts.begin; e <= experts.end; ++e) {
-      offsets.push_back(order_.offsets[e] - static_cast<int32_t>(rows.begin));
-    }
-    return {.rows = GatherActivations(exec, all, index), .offsets = std::move(offsets)};
+    const Slice mine = placement_.experts_of_group(placement_.layout.ep_rank(world_.rank()));
+    order_ = SortByExpert(exec, experts, mine.begin, mine.size());
+    return {.rows = GatherActivations(exec, all, order_.token_of_row),
+            .row_offsets = order_.row_offsets};
   }
 
   ExpertResults Combine(const Execution& exec, const Tensor& output) override {
-    std::vector<int64_t> rows;
-    for (int r = 0; r < world_.size(); ++r) {
-      rows.push_back(GroupRows(placement_, order_, placement_.layout.ep_rank(r)).size());
-    }
-    const Tensor gathered = exec.Take(output.dtype(), {Total(rows), output.cols()});
-    world_.AllGather(output.raw(), gathered.raw(), RowBytes(rows, BytesPerRow(output)));
+    const int etp = placement_.layout.etp;
+    const int64_t cols = output.cols();
+    const Tensor merged = exec.Take(output.dtype(), {order_.row_of_slot.rows(), cols * etp});
+    const int64_t begin = placement_.layout.etp_rank(world_.rank()) * cols;
+    if (etp > 1) exec.backend.Zero(merged);
+    exec.backend.GatherRows(output, order_.row_of_slot, merged.Cols(begin, begin + cols));
+    CHECK_EQ(merged.bytes() % 4, 0);
+    world_.Merge(merged.raw(), merged.bytes() / 4);
 
-    const int64_t first = Total(std::span(dp_tokens_).first(dp_.rank())) * top_k_;
-    const int64_t mine = dp_tokens_[dp_.rank()] * top_k_;
-    const auto begin = order_.row_of_slot.begin() + first;
-    return {.rows = MergeGroups(exec, placement_, order_, gathered),
-            .row_of = ToTensor(exec, {begin, begin + mine}, top_k_)};
+    const int64_t first = Total(std::span(group_tokens_).first(dp_.rank())) * top_k_;
+    const int64_t slots = group_tokens_[dp_.rank()] * top_k_;
+    return {.rows = merged.Rows(first, first + slots), .row_of = Tensor()};
   }
 
  private:
-  void ExchangeCounts(int64_t tokens) {
-    dp_tokens_.resize(dp_.size());
-    dp_.AllGather(&tokens, dp_tokens_.data(), std::vector<int64_t>(dp_.size(), sizeof(tokens)));
-  }
-
   // The dp groups' rows one after the other.
   Tensor GatherGroups(const Execution& exec, const Tensor& mine) {
     if (dp_.size() == 1) return mine;
-    const int64_t total = Total(dp_tokens_);
+    const int64_t total = Total(group_tokens_);
     const Tensor all = mine.rank() == 1 ? exec.Take(mine.dtype(), {total})
                                         : exec.Take(mine.dtype(), {total, mine.cols()});
-    dp_.AllGather(mine.raw(), all.raw(), RowBytes(dp_tokens_, BytesPerRow(mine)));
+    dp_.AllGather(mine.raw(), all.raw(), RowBytes(group_tokens_, BytesPerRow(mine)));
     return all;
   }
 
@@ -70,9 +57,9 @@ class ReplicatedDispatcher final : public TokenDispatcher {
   Communicator& dp_;
 
   // Of the step under way, between Dispatch and Combine.
-  ExpertOrder order_;  // of all tokens of all dp groups
+  ExpertOrder order_;  // of all dp groups' tokens
   int64_t top_k_ = 1;
-  std::vector<int64_t> dp_tokens_;  // [dp] tokens of each group
+  std::vector<int64_t> group_tokens_;
 };
 
 }  // namespace

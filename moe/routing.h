@@ -15,24 +15,21 @@ struct Routing {
 
   int64_t tokens() const { return experts.rows(); }
   int64_t top_k() const { return experts.cols(); }
+  int64_t slots() const { return tokens() * top_k(); }
 };
 
-// Every (token, slot) as one row, ordered by expert, then token. No token is ever dropped.
+// The slots (token, k) of some experts as rows, ordered by expert, then token; on the device.
+// No slot is ever dropped. See Backend::SortByExpert.
 struct ExpertOrder {
-  std::vector<int32_t> token_of_row;  // [tokens * top_k]
-  std::vector<int32_t> row_of_slot;   // [tokens * top_k]: row of (token, slot)
-  std::vector<int32_t> offsets;       // [num_experts + 1]: rows of each expert
+  Tensor token_of_row;  // [slots] int32
+  Tensor row_of_slot;   // [slots] int32, -1 for other ranks' experts
+  Tensor row_offsets;   // [experts + 1] int32
 };
 
-ExpertOrder SortByExpert(const Routing& routing, int num_experts);
+ExpertOrder SortByExpert(const Execution& exec, const Tensor& experts, int64_t first_expert,
+                         int64_t num_experts);
 
 // rows[index[i]] for every i, values and scales.
 Activations GatherActivations(const Execution& exec, const Activations& rows, const Tensor& index);
-
-// A host vector as an int32 tensor in the workspace.
-Tensor ToTensor(const Execution& exec, const std::vector<int32_t>& values);
-
-// The same as [values.size() / cols, cols].
-Tensor ToTensor(const Execution& exec, const std::vector<int32_t>& values, int64_t cols);
 
 }  // namespace intermix

@@ -7,11 +7,11 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "comm/communicator.h"
 #include "comm/execution.h"
 #include "comm/parallel_groups.h"
+#include "comm/parallel_linear.h"
 #include "kernels/backend.h"
 #include "moe/expert_placement.h"
 #include "moe/routing.h"
@@ -20,24 +20,25 @@ namespace intermix {
 
 // What a rank's experts work on.
 struct ExpertInput {
-  Activations rows;              // [n, hidden], sorted by expert
-  std::vector<int32_t> offsets;  // [local experts + 1]: rows of each expert
+  Activations rows;    // [n, hidden], sorted by expert; rows after the last expert's are nobody's
+  Tensor row_offsets;  // [local experts + 1] int32: where each expert's rows begin
 };
 
 // Where the results of the tokens given to Dispatch are.
 struct ExpertResults {
   Tensor rows;    // [*, hidden] bfloat16
-  Tensor row_of;  // [tokens, top_k] int32
+  Tensor row_of;  // [tokens, top_k] int32; empty: slot (t, k) is row t * top_k + k
 };
 
 class TokenDispatcher {
  public:
   virtual ~TokenDispatcher() = default;
 
-  //   tokens   [tokens, hidden]: this rank's
+  //   rows     where the step's tokens are
+  //   tokens   [rows.mine.size(), hidden]
   //   routing  of the same tokens
-  virtual ExpertInput Dispatch(const Execution& exec, const Activations& tokens,
-                               const Routing& routing) = 0;
+  virtual ExpertInput Dispatch(const Execution& exec, const TokenRows& rows,
+                               const Activations& tokens, const Routing& routing) = 0;
 
   // Ends what the last Dispatch began.
   //   output  [n, hidden / etp] bfloat16, in the order of ExpertInput::rows
@@ -53,7 +54,8 @@ std::unique_ptr<TokenDispatcher> MakeAllToAllDispatcher(const ExpertPlacement& p
                                                         Communicator& world);
 
 // Decode: the ranks of a dp group bring the same tokens, so only results travel (with dp > 1 the
-// groups' tokens are gathered first).
+// groups' tokens are gathered first). No shape depends on the routing, and nothing is read back to
+// the host.
 std::unique_ptr<TokenDispatcher> MakeReplicatedDispatcher(const ExpertPlacement& placement,
                                                           const ParallelGroups& groups);
 

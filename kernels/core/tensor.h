@@ -104,6 +104,14 @@ class Tensor {
     return view;
   }
 
+  // The same elements of a contiguous tensor in another shape.
+  Tensor Reshape(std::initializer_list<int64_t> shape) const {
+    CHECK(contiguous());
+    const Tensor view(data_, dtype_, shape, device_);
+    CHECK_EQ(view.num_elements(), num_elements());
+    return view;
+  }
+
   // "BF16[3, 256]", for messages.
   std::string ToString() const {
     std::string text(Name(dtype_));

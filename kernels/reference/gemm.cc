@@ -155,13 +155,13 @@ void ReferenceBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor 
 
 void ReferenceBackend::GroupedGemm(const Activations& x,
                                    std::span<const PackedWeight* const> weights,
-                                   std::span<const int32_t> row_offsets, Tensor y) {
-  CHECK_EQ(row_offsets.size(), weights.size() + 1);
-  CHECK_EQ(row_offsets.front(), 0);
-  CHECK_EQ(row_offsets.back(), x.tokens());
+                                   const Tensor& row_offsets, Tensor y) {
+  CHECK_EQ(row_offsets.rows(), static_cast<int64_t>(weights.size()) + 1);
+  const int32_t* offsets = row_offsets.data<int32_t>();
+  CHECK_EQ(offsets[0], 0);
   for (size_t e = 0; e < weights.size(); ++e) {
-    const int32_t begin = row_offsets[e];
-    const int32_t end = row_offsets[e + 1];
+    const int32_t begin = offsets[e];
+    const int32_t end = offsets[e + 1];
     if (begin == end) continue;
     Gemm(x.Rows(begin, end), *weights[e], y.Rows(begin, end));
   }

@@ -13,6 +13,16 @@ char* RowBytes(const Tensor& t, int64_t i) {
 
 }  // namespace
 
+void ReferenceBackend::CopyToDevice(const void* host, Tensor tensor) {
+  CHECK(tensor.contiguous());
+  if (tensor.bytes() > 0) std::memcpy(tensor.raw(), host, static_cast<size_t>(tensor.bytes()));
+}
+
+void ReferenceBackend::CopyToHost(const Tensor& tensor, void* host) {
+  CHECK(tensor.contiguous());
+  if (tensor.bytes() > 0) std::memcpy(host, tensor.raw(), static_cast<size_t>(tensor.bytes()));
+}
+
 void ReferenceBackend::AddRows(const Tensor& delta, Tensor residual) {
   CHECK_EQ(delta.rows(), residual.rows());
   CHECK_EQ(delta.cols(), residual.cols());
@@ -37,6 +47,11 @@ void ReferenceBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor 
   }
 }
 
+void ReferenceBackend::Zero(Tensor tensor) {
+  CHECK(tensor.contiguous());
+  std::memset(tensor.raw(), 0, static_cast<size_t>(tensor.bytes()));
+}
+
 void ReferenceBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor dst) {
   CHECK(src.dtype() == dst.dtype()) << src.ToString() << " into " << dst.ToString();
   CHECK_EQ(src.rank(), dst.rank());
@@ -46,8 +61,12 @@ void ReferenceBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor
   const size_t row_bytes = static_cast<size_t>(elements) * ByteSize(src.dtype());
   for (int64_t i = 0; i < index.rows(); ++i) {
     const int32_t from = index.data<int32_t>()[i];
-    CHECK(from >= 0 && from < src.rows()) << "row " << from << " of " << src.rows();
-    std::memcpy(RowBytes(dst, i), RowBytes(src, from), row_bytes);
+    CHECK(from >= -1 && from < src.rows()) << "row " << from << " of " << src.rows();
+    if (from < 0) {
+      std::memset(RowBytes(dst, i), 0, row_bytes);
+    } else {
+      std::memcpy(RowBytes(dst, i), RowBytes(src, from), row_bytes);
+    }
   }
 }
 

@@ -36,13 +36,13 @@ class RankImpl final : public Rank, public ModelRunner {
   // Rank
   const ModelConfig& config() const override { return parts_.model->config(); }
   const ParallelLayout& layout() const override { return parts_.groups.layout; }
-  Communicator& world() override { return *parts_.groups.world; }
+  Communicator& world() override { return *parts_.groups.control; }
   std::string device_name() const override { return std::string(parts_.backend->name()); }
   std::string model_description() const override { return parts_.description; }
   int64_t weight_bytes() const override { return parts_.model->weight_bytes(); }
   int64_t kv_bytes() const override { return parts_.cache->bytes(); }
   const RankProgress& progress() const override { return progress_; }
-  std::vector<int64_t> expert_tokens() const override { return parts_.model->expert_tokens(); }
+  std::vector<int64_t> expert_tokens() const override { return executor_.expert_tokens(); }
   ModelRunner& runner() override { return *this; }
 
   void RunWorker() override {
@@ -156,7 +156,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
 
   absl::StatusOr<std::unique_ptr<Transformer>> model = Transformer::Load(
       *opened->checkpoint, parts.groups, *parts.backend, parts.max_context, options.load_progress);
-  if (absl::Status s = AgreeOnStatus(*parts.groups.world, model.status()); !s.ok()) return s;
+  if (absl::Status s = AgreeOnStatus(*parts.groups.control, model.status()); !s.ok()) return s;
   parts.model = *std::move(model);
 
   KvCacheShape shape = {.num_layers = config.num_hidden_layers,

@@ -1,7 +1,8 @@
 #include "runtime/engine/step_executor.h"
 
+#include <algorithm>
+
 #include "comm/byte_counts.h"
-#include "moe/routing.h"
 #include "runtime/engine/step_inputs.h"
 
 namespace intermix {
@@ -20,6 +21,7 @@ StepExecutor::StepExecutor(const Transformer& model, const KvCache& cache,
       groups_(groups),
       backend_(backend),
       dispatch_(dispatch),
+      stats_(model.config().num_local_experts, model.plan().experts.begin),
       workspace_([&backend](size_t bytes) { return backend.Allocate(bytes); }) {}
 
 TokenPlacement StepExecutor::PlacementOf(const Batch& batch) const {
@@ -37,22 +39,49 @@ TokenPlacement StepExecutor::PlacementOf(const Batch& batch) const {
              : TokenPlacement::kReplicated;
 }
 
+LogitsRows StepExecutor::FindLogitsRows(const Execution& exec, const TokenRows& rows,
+                                        const std::vector<int32_t>& wanted) const {
+  LogitsRows found;
+  const int tp = groups_.tp->size();
+  for (int r = 0; r < tp; ++r) {
+    const Slice part = Part(rows.tokens, tp, r);
+    found.counts.push_back(std::ranges::lower_bound(wanted, part.end) -
+                           std::ranges::lower_bound(wanted, part.begin));
+  }
+  std::vector<int32_t> mine;
+  for (int32_t token : wanted) {
+    if (rows.mine.begin <= token && token < rows.mine.end) {
+      mine.push_back(token - static_cast<int32_t>(rows.mine.begin));
+    }
+  }
+  found.mine = exec.Upload(mine);
+  return found;
+}
+
 Tensor StepExecutor::Run(const Batch& batch) {
   const Workspace::Scope scope(workspace_);
   const Execution exec = {.backend = backend_, .workspace = workspace_};
-  const StepInputs inputs = MakeStepInputs(batch, groups_.layout.dp_rank(groups_.rank()),
-                                           static_cast<int32_t>(cache_.shape().block_size));
+  const int dp_rank = groups_.layout.dp_rank(groups_.rank());
+  const StepInputs inputs =
+      MakeStepInputs(batch, dp_rank, static_cast<int32_t>(cache_.shape().block_size));
+  const TokenRows rows = TensorGroup(*groups_.tp)
+                             .Place(TokensOfGroups(batch, groups_.layout.dp), dp_rank,
+                                    PlacementOf(batch));
   const ForwardContext ctx = {
       .exec = exec,
       .cache = cache_,
-      .rows = TensorGroup(*groups_.tp).Place(inputs.num_tokens(), PlacementOf(batch)),
-      .token_ids = ToTensor(exec, inputs.token_ids),
-      .paged = {.positions = ToTensor(exec, inputs.positions),
-                .slots = ToTensor(exec, inputs.slots),
-                .query_starts = ToTensor(exec, inputs.query_starts),
-                .block_tables = ToTensor(exec, inputs.block_tables, inputs.max_blocks)},
-      .logits_tokens = ToTensor(exec, inputs.logits_tokens)};
-  return CollectLogits(batch, model_.Forward(ctx));
+      .rows = rows,
+      .token_ids = exec.Upload(inputs.token_ids),
+      .paged = {.positions = exec.Upload(inputs.positions),
+                .slots = exec.Upload(inputs.slots),
+                .query_starts = exec.Upload(inputs.query_starts),
+                .block_tables = exec.Upload(inputs.block_tables, inputs.max_blocks)},
+      .logits = FindLogitsRows(exec, rows, inputs.logits_tokens)};
+  const Tensor logits = CollectLogits(batch, model_.Forward(ctx));
+  if (const Tensor& totals = model_.expert_totals(); !totals.empty()) {
+    stats_.Update(exec.Download<int32_t>(totals), totals.cols());
+  }
+  return logits;
 }
 
 Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
@@ -85,7 +114,7 @@ Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
     begin = end;
   }
   const Tensor ordered = exec.Take(DType::kF32, {rows.rows(), padded_vocab});
-  backend_.GatherRows(rows, ToTensor(exec, LogitsRowOrder(batch, layout.dp)), ordered);
+  backend_.GatherRows(rows, exec.Upload(LogitsRowOrder(batch, layout.dp)), ordered);
   return ordered.Cols(0, model_.config().vocab_size);
 }
 

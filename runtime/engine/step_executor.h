@@ -1,5 +1,5 @@
 // StepExecutor: runs one Batch on this rank, together with all other ranks.
-// Engine thread only.
+// Engine thread only, but for expert_tokens().
 #pragma once
 
 #include <vector>
@@ -7,6 +7,7 @@
 #include "comm/parallel_groups.h"
 #include "kernels/backend.h"
 #include "kernels/core/buffer.h"
+#include "moe/routing_stats.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/rank.h"
 #include "runtime/kv/kv_cache.h"
@@ -24,8 +25,13 @@ class StepExecutor {
   // the batch's chunks, [rows, vocab_size] float32, valid until the next call; empty elsewhere.
   Tensor Run(const Batch& batch);
 
+  // Of every expert, since start; any thread.
+  std::vector<int64_t> expert_tokens() const { return stats_.expert_tokens(); }
+
  private:
   TokenPlacement PlacementOf(const Batch& batch) const;
+  LogitsRows FindLogitsRows(const Execution& exec, const TokenRows& rows,
+                            const std::vector<int32_t>& wanted) const;
   // Every rank's slice of the logits to rank 0.
   Tensor CollectLogits(const Batch& batch, const Tensor& mine);
 
@@ -34,6 +40,7 @@ class StepExecutor {
   const ParallelGroups& groups_;
   Backend& backend_;
   RankOptions::Dispatch dispatch_;
+  RoutingStats stats_;
   Workspace workspace_;
 };
 

@@ -44,6 +44,14 @@ StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size) {
   return inputs;
 }
 
+std::vector<int64_t> TokensOfGroups(const Batch& batch, int num_dp_groups) {
+  std::vector<int64_t> tokens(num_dp_groups, 0);
+  for (const SequenceChunk& chunk : batch.chunks) {
+    tokens[chunk.dp_rank] += static_cast<int64_t>(chunk.tokens.size());
+  }
+  return tokens;
+}
+
 std::vector<int64_t> LogitsRowsOfGroups(const Batch& batch, int num_dp_groups) {
   std::vector<int64_t> rows(num_dp_groups, 0);
   for (const SequenceChunk& chunk : batch.chunks) rows[chunk.dp_rank] += chunk.num_logits_rows();

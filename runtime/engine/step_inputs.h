@@ -25,6 +25,9 @@ struct StepInputs {
 // The part of `batch` that dp group `dp_rank` steps; may be empty.
 StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size);
 
+// How many tokens each dp group steps.
+std::vector<int64_t> TokensOfGroups(const Batch& batch, int num_dp_groups);
+
 // How many logits rows each dp group contributes.
 std::vector<int64_t> LogitsRowsOfGroups(const Batch& batch, int num_dp_groups);
 

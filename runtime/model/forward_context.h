@@ -2,6 +2,9 @@
 // explicitly; made by the rank for each step.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "comm/execution.h"
 #include "comm/parallel_linear.h"
 #include "kernels/backend.h"
@@ -9,13 +12,19 @@
 
 namespace intermix {
 
+// Which tokens want logits.
+struct LogitsRows {
+  Tensor mine;                  // [n] int32: rows of this rank's residual, ascending
+  std::vector<int64_t> counts;  // [tp] how many each rank of the group has, where rows are sharded
+};
+
 struct ForwardContext {
   Execution exec;
   const KvCache& cache;
   TokenRows rows;        // of this rank's dp group
-  Tensor token_ids;      // [rows.tokens] int32
-  PagedRows paged;       // where those tokens sit
-  Tensor logits_tokens;  // [n] int32, ascending: which of the tokens want logits
+  Tensor token_ids;  // [rows.tokens] int32
+  PagedRows paged;   // where those tokens sit
+  LogitsRows logits;
 };
 
 }  // namespace intermix

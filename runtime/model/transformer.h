@@ -36,7 +36,9 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ShardPlan& plan() const { return plan_; }
   int64_t weight_bytes() const;
-  std::vector<int64_t> expert_tokens() const;  // summed over layers; any thread
+  // [layers, this rank's experts] int32 on the device: rows that each worked on since start, modulo
+  // 2^32. Empty for a dense model.
+  const Tensor& expert_totals() const { return expert_totals_.view; }
 
  private:
   friend class TransformerLoader;
@@ -50,6 +52,7 @@ class Transformer {
   ShardPlan plan_;
   TensorGroup tp_;
   Dispatchers dispatchers_;
+  OwnedTensor expert_totals_;
   OwnedTensor embedding_;  // [vocab, hidden / tp]: this rank's columns
   OwnedTensor rope_;       // [positions, head_dim] float32
   std::vector<DecoderLayer> layers_;

@@ -22,11 +22,11 @@ class TransformerLoader {
         plan_(model.plan_) {}
 
   absl::Status Run(int64_t max_positions, const Transformer::Progress& progress) {
-    model_.rope_ = MakeRopeTable(config_, max_positions);
-    if (config_.is_moe()) model_.dispatchers_ = MakeDispatchers(Placement(), groups_);
+    model_.rope_ = ToDevice(MakeRopeTable(config_, max_positions));
+    if (config_.is_moe()) PrepareExperts();
     if (absl::Status s = LoadEnds(); !s.ok()) return s;
     for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-      if (absl::Status s = LoadLayer(absl::StrCat("model.layers.", i, ".")); !s.ok()) return s;
+      if (absl::Status s = LoadLayer(i); !s.ok()) return s;
       if (progress) progress(i + 1, config_.num_hidden_layers);
     }
     return absl::OkStatus();
@@ -44,6 +44,15 @@ class TransformerLoader {
     return {.num_experts = static_cast<int>(config_.num_local_experts), .layout = groups_.layout};
   }
 
+  void PrepareExperts() {
+    model_.dispatchers_ = MakeDispatchers(Placement(), groups_);
+    const int64_t count = config_.num_hidden_layers * plan_.experts.size();
+    OwnedTensor& totals = model_.expert_totals_;
+    totals.buffer = backend_.Allocate(static_cast<size_t>(count) * sizeof(int32_t));
+    totals.view =
+        totals.buffer.View(DType::kI32, {config_.num_hidden_layers, plan_.experts.size()});
+  }
+
   absl::StatusOr<std::unique_ptr<PackedWeight>> Linear(const std::vector<Part>& parts, int64_t k) {
     std::vector<QuantizedWeight> weights;
     for (const Part& part : parts) {
@@ -55,9 +64,28 @@ class TransformerLoader {
     return backend_.Prepack(weights);
   }
 
+  // A host tensor as the device holds it.
+  OwnedTensor ToDevice(OwnedTensor host) {
+    if (backend_.device() == Device::kCpu) return host;
+    OwnedTensor copy = {.buffer = backend_.Allocate(static_cast<size_t>(host.view.bytes()))};
+    const bool vector = host.view.rank() == 1;
+    copy.view = vector ? copy.buffer.View(host.view.dtype(), {host.view.rows()})
+                       : copy.buffer.View(host.view.dtype(), {host.view.rows(), host.view.cols()});
+    backend_.CopyToDevice(host.view.raw(), copy.view);
+    return copy;
+  }
+
+  // LoadTensor on the device.
+  absl::StatusOr<OwnedTensor> Dense(const std::string& name, int64_t n, int64_t k, Slice rows,
+                                    Slice cols, DType dtype) {
+    absl::StatusOr<OwnedTensor> tensor = checkpoint_.LoadTensor(name, n, k, rows, cols, dtype);
+    if (!tensor.ok()) return tensor.status();
+    return ToDevice(*std::move(tensor));
+  }
+
   absl::StatusOr<OwnedTensor> Norm(const std::string& name) {
     const int64_t hidden = config_.hidden_size;
-    return checkpoint_.LoadTensor(name, 1, hidden, {.begin = 0, .end = 1},
+    return Dense(name, 1, hidden, {.begin = 0, .end = 1},
                                   {.begin = 0, .end = hidden}, DType::kF32);
   }
 
@@ -66,7 +94,7 @@ class TransformerLoader {
     absl::StatusOr<DType> dtype = checkpoint_.ExactDType(embedding);
     if (!dtype.ok()) return dtype.status();
     absl::StatusOr<OwnedTensor> table =
-        checkpoint_.LoadTensor(embedding, config_.vocab_size, config_.hidden_size,
+        Dense(embedding, config_.vocab_size, config_.hidden_size,
                                {.begin = 0, .end = config_.vocab_size}, plan_.hidden, *dtype);
     if (!table.ok()) return table.status();
     model_.embedding_ = *std::move(table);
@@ -82,7 +110,8 @@ class TransformerLoader {
     return absl::OkStatus();
   }
 
-  absl::Status LoadLayer(const std::string& prefix) {
+  absl::Status LoadLayer(int64_t layer) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
     absl::StatusOr<OwnedTensor> input_norm = Norm(prefix + "input_layernorm.weight");
     if (!input_norm.ok()) return input_norm.status();
     absl::StatusOr<OwnedTensor> post_norm = Norm(prefix + "post_attention_layernorm.weight");
@@ -91,7 +120,7 @@ class TransformerLoader {
         LoadAttention(prefix + "self_attn.");
     if (!attention.ok()) return attention.status();
     absl::StatusOr<std::unique_ptr<FeedForward>> feed_forward =
-        config_.is_moe() ? LoadMoe(prefix + "block_sparse_moe.") : LoadMlp(prefix + "mlp.");
+        config_.is_moe() ? LoadMoe(layer, prefix + "block_sparse_moe.") : LoadMlp(prefix + "mlp.");
     if (!feed_forward.ok()) return feed_forward.status();
     model_.layers_.push_back({.input_norm = *std::move(input_norm),
                               .post_attention_norm = *std::move(post_norm),
@@ -153,10 +182,11 @@ class TransformerLoader {
     return std::make_unique<DenseMlp>(*std::move(weights), *groups_.tp);
   }
 
-  absl::StatusOr<std::unique_ptr<FeedForward>> LoadMoe(const std::string& prefix) {
+  absl::StatusOr<std::unique_ptr<FeedForward>> LoadMoe(int64_t layer,
+                                                       const std::string& prefix) {
     const int64_t hidden = config_.hidden_size;
     const int64_t num_experts = config_.num_local_experts;
-    absl::StatusOr<OwnedTensor> gate = checkpoint_.LoadTensor(
+    absl::StatusOr<OwnedTensor> gate = Dense(
         prefix + "gate.weight", num_experts, hidden, {.begin = 0, .end = num_experts},
         {.begin = 0, .end = hidden}, DType::kF32);
     if (!gate.ok()) return gate.status();
@@ -172,9 +202,8 @@ class TransformerLoader {
     return std::make_unique<MoeBlock>(
         MoeBlock::Options{.gate = *std::move(gate),
                           .experts = std::move(experts),
-                          .placement = Placement(),
-                          .ep_rank = groups_.layout.ep_rank(groups_.rank()),
                           .top_k = static_cast<int>(config_.num_experts_per_tok),
+                          .totals = model_.expert_totals_.view.At(layer),
                           .etp = *groups_.etp,
                           .dispatchers = model_.dispatchers_});
   }

@@ -69,7 +69,7 @@ TEST_P(TensorGroupTest, RowsGoToTheResidualAndBack) {
   RunRanks(size, [&, n = tokens, p = placement](std::unique_ptr<Communicator> comm) {
     TestRank rank(std::move(comm));
     const TensorGroup group(*rank.comm);
-    const TokenRows rows = group.Place(n, p);
+    const TokenRows rows = group.Place({n}, 0, p);
     const Tensor mine = group.ToResidual(rank.exec(), rows, rank.ColumnShard(whole.view));
     EXPECT_TRUE(BitwiseEqual(mine, whole.view.Rows(rows.mine.begin, rows.mine.end)));
 

@@ -2,6 +2,7 @@
 // it.
 #include "moe/moe_block.h"
 
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -79,6 +80,7 @@ void RunBlock(FeedForward& block, Backend& backend, const TokenRows& rows, const
 // The residual after the block on `layout`; each rank's rows are put where they belong.
 OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPlacement placement) {
   StepTensors step = MakeStep(problem.total());
+  std::atomic<int64_t> worked = 0;  // rows of all experts, counted on each of their etp ranks
   RunRanks(layout.world, [&](std::unique_ptr<Communicator> world) {
     const ParallelGroups groups = MakeParallelGroups(layout, std::move(world));
     const int rank = groups.rank();
@@ -92,19 +94,18 @@ OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPl
                                    Part(kIntermediate, layout.etp, layout.etp_rank(rank)),
                                    Part(kHidden, layout.etp, layout.etp_rank(rank))));
     }
+    const OwnedTensor totals = OwnedTensor::Host(DType::kI32, {experts.experts_per_group()});
     MoeBlock block({.gate = RandomTensor(DType::kF32, {kExperts, kHidden}, 3),
                     .experts = std::move(weights),
-                    .placement = experts,
-                    .ep_rank = layout.ep_rank(rank),
                     .top_k = kTopK,
+                    .totals = totals.view,
                     .etp = *groups.etp,
                     .dispatchers = dispatchers});
 
     const int dp_rank = layout.dp_rank(rank);
     const int64_t begin = std::accumulate(problem.group_tokens.begin(),
                                           problem.group_tokens.begin() + dp_rank, int64_t{0});
-    const int64_t tokens = problem.group_tokens[dp_rank];
-    const TokenRows rows = TensorGroup(*groups.tp).Place(tokens, placement);
+    const TokenRows rows = TensorGroup(*groups.tp).Place(problem.group_tokens, dp_rank, placement);
     const Tensor normed = step.normed.view.Rows(begin + rows.mine.begin, begin + rows.mine.end);
     const Tensor residual = step.residual.view.Rows(begin + rows.mine.begin, begin + rows.mine.end);
     // Where rows are replicated, every rank works on a copy and the group's first one keeps it.
@@ -115,10 +116,11 @@ OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPl
     const bool keeper = placement == TokenPlacement::kSharded || layout.tp_rank(rank) == 0;
     if (keeper) std::memcpy(residual.raw(), copy.view.raw(), residual.bytes());
 
-    int64_t worked = 0;
-    for (int64_t n : block.expert_tokens()) worked += n;
-    EXPECT_LE(worked, problem.total() * kTopK);
+    for (int e = 0; e < experts.experts_per_group(); ++e) {
+      worked += totals.view.data<int32_t>()[e];
+    }
   });
+  EXPECT_EQ(worked, problem.total() * kTopK * layout.etp);
   return std::move(step.residual);
 }
 
@@ -163,7 +165,7 @@ TEST(DenseMlpTest, EveryTensorParallelSizeGivesTheSameBits) {
             MakeExpert(*backend, Scheme::kInteger, 0, Part(kIntermediate, tp->size(), tp->rank()),
                        Part(kHidden, tp->size(), tp->rank())),
             *tp);
-        const TokenRows rows = TensorGroup(*tp).Place(kTokens, placement);
+        const TokenRows rows = TensorGroup(*tp).Place({kTokens}, 0, placement);
         OwnedTensor copy = OwnedTensor::Host(DType::kF32, {rows.mine.size(), kHidden});
         const Tensor residual = step.residual.view.Rows(rows.mine.begin, rows.mine.end);
         std::memcpy(copy.view.raw(), residual.raw(), residual.bytes());

@@ -1,8 +1,11 @@
-// Sorting tokens by expert: every (token, slot) has one row, experts and tokens ascend.
+// Sorting tokens by expert: every (token, slot) of the asked experts has one row; experts and tokens
+// ascend. And the counters of how busy experts have been.
 #include "moe/routing.h"
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/reference/reference_backend.h"
+#include "moe/routing_stats.h"
 #include "tests/testing/random.h"
 
 namespace intermix {
@@ -10,25 +13,42 @@ namespace {
 
 using ::testing::ElementsAre;
 
-TEST(SortByExpertTest, OrdersByExpertThenToken) {
-  OwnedTensor experts = OwnedTensor::Host(DType::kI32, {3, 2});
-  std::ranges::copy(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, experts.view.data<int32_t>());
-  const ExpertOrder order = SortByExpert({.experts = experts.view, .weights = Tensor()}, 4);
-  EXPECT_THAT(order.offsets, ElementsAre(0, 3, 3, 5, 6));
-  EXPECT_THAT(order.token_of_row, ElementsAre(0, 1, 2, 0, 2, 1));
-  EXPECT_THAT(order.row_of_slot, ElementsAre(3, 0, 1, 5, 4, 2));
+class SortByExpertTest : public testing::Test {
+ protected:
+  ReferenceBackend backend_;
+  Workspace workspace_{[](size_t bytes) { return Buffer::Host(bytes); }};
+  Execution exec_{.backend = backend_, .workspace = workspace_};
+};
+
+TEST_F(SortByExpertTest, OrdersByExpertThenToken) {
+  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, 2);
+  const ExpertOrder order = SortByExpert(exec_, experts, 0, 4);
+  EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 3, 3, 5, 6));
+  EXPECT_THAT(exec_.Download<int32_t>(order.token_of_row), ElementsAre(0, 1, 2, 0, 2, 1));
+  EXPECT_THAT(exec_.Download<int32_t>(order.row_of_slot), ElementsAre(3, 0, 1, 5, 4, 2));
 }
 
-TEST(SortByExpertTest, NoTokens) {
-  const ExpertOrder order =
-      SortByExpert({.experts = Tensor(nullptr, DType::kI32, {0, 2}), .weights = Tensor()}, 2);
-  EXPECT_THAT(order.offsets, ElementsAre(0, 0, 0));
-  EXPECT_TRUE(order.token_of_row.empty());
+TEST_F(SortByExpertTest, OtherRanksExpertsHaveNoRow) {
+  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, 2);
+  const ExpertOrder order = SortByExpert(exec_, experts, 2, 2);
+  EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 2, 3));
+  EXPECT_THAT(exec_.Download<int32_t>(order.token_of_row), ElementsAre(0, 2, 1, 0, 0, 0));
+  EXPECT_THAT(exec_.Download<int32_t>(order.row_of_slot), ElementsAre(0, -1, -1, 2, 1, -1));
 }
 
-TEST(SortByExpertDeathTest, AnExpertOutOfRangeIsABug) {
-  const OwnedTensor experts = RandomInts({1, 1}, 4, 4, 1);
-  EXPECT_DEATH(SortByExpert({.experts = experts.view, .weights = Tensor()}, 4), "expert 4");
+TEST_F(SortByExpertTest, NoTokens) {
+  const ExpertOrder order = SortByExpert(exec_, exec_.Take(DType::kI32, {0, 2}), 0, 2);
+  EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 0, 0));
+  EXPECT_EQ(order.token_of_row.rows(), 0);
+}
+
+TEST(RoutingStatsTest, AddsWhatCameSinceTheLastUpdateAcrossLayersAndWraps) {
+  RoutingStats stats(4, 2);  // experts 2 and 3 of 4
+  stats.Update({1, 2, 10, 20}, 2);
+  EXPECT_THAT(stats.expert_tokens(), ElementsAre(0, 0, 11, 22));
+  stats.Update({-1, 2, 10, 25}, 2);  // the first counter is at 2^32 - 1
+  stats.Update({4, 2, 10, 25}, 2);   // and wrapped
+  EXPECT_THAT(stats.expert_tokens(), ElementsAre(0, 0, 10 + (int64_t{1} << 32) + 4, 27));
 }
 
 }  // namespace

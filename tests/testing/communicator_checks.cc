@@ -67,6 +67,18 @@ void CheckAllReduceMax(Communicator& world) {
   EXPECT_EQ(data, (std::vector<float>{static_cast<float>(world.size() - 1), -0.0f, infinity}));
 }
 
+// Word i is held by rank i % size.
+void CheckMerge(Communicator& world) {
+  std::vector<uint32_t> words(11, 0);
+  std::vector<uint32_t> expected;
+  for (uint32_t i = 0; i < words.size(); ++i) {
+    expected.push_back(0xFF000000u + i);
+    if (static_cast<int>(i) % world.size() == world.rank()) words[i] = expected[i];
+  }
+  world.Merge(words.data(), static_cast<int64_t>(words.size()));
+  EXPECT_EQ(words, expected);
+}
+
 // Odd and even ranks part, in descending order of rank.
 void CheckSplit(Communicator& world) {
   const int color = world.rank() % 2;
@@ -91,6 +103,7 @@ void CheckCollectives(Communicator& world) {
   CheckAllGather(world);
   CheckAllToAll(world);
   CheckAllReduceMax(world);
+  CheckMerge(world);
   CheckSplit(world);
   world.Barrier();
 }
