@@ -36,8 +36,8 @@ class Communicator {
   // Element-wise maximum over the ranks, in place. No element may be NaN.
   virtual void AllReduceMax(float* data, int64_t count) = 0;
 
-  // Puts together what the ranks hold in parts, in place: of each 4-byte word, at most one rank holds
-  // other than zero, and every rank gets that one. Exact whatever the words mean.
+  // Puts together what the ranks hold in parts, in place: of each 4-byte word, at most one rank
+  // holds other than zero, and every rank gets that one. Exact whatever the words mean.
   virtual void Merge(void* words, int64_t count) = 0;
 
   virtual void Barrier() = 0;

@@ -102,8 +102,8 @@ class Backend {
   // Scheme::kNone: y = LaneDot(x[m], w[n]).
   virtual void Gemm(const Activations& x, const PackedWeight& w, Tensor y) = 0;
 
-  // Gemm of rows [row_offsets[e], row_offsets[e + 1]) with weights[e], for every expert e. Rows from
-  // row_offsets[experts] on belong to nobody; their outputs are not written.
+  // Gemm of rows [row_offsets[e], row_offsets[e + 1]) with weights[e], for every expert e. Rows
+  // from row_offsets[experts] on belong to nobody; their outputs are not written.
   //   row_offsets  [experts + 1] int32, ascending from 0, at most tokens
   virtual void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                            const Tensor& row_offsets, Tensor y) = 0;

@@ -13,8 +13,7 @@ ExpertOrder SortByExpert(const Execution& exec, const Tensor& experts, int64_t f
   return order;
 }
 
-Activations GatherActivations(const Execution& exec, const Activations& rows,
-                              const Tensor& index) {
+Activations GatherActivations(const Execution& exec, const Activations& rows, const Tensor& index) {
   const Activations out = exec.TakeActivations(index.rows(), rows.values.cols(), rows.quantized());
   exec.backend.GatherRows(rows.values, index, out.values);
   if (rows.quantized()) exec.backend.GatherRows(rows.scales, index, out.scales);

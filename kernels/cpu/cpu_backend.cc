@@ -28,8 +28,10 @@ void CpuBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
 }
 
 void CpuBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
-                             std::span<const int32_t> row_offsets, Tensor y) {
-  linear_.Run(x, weights, row_offsets, y);
+                             const Tensor& row_offsets, Tensor y) {
+  const std::span<const int32_t> offsets(row_offsets.data<int32_t>(),
+                                         static_cast<size_t>(row_offsets.rows()));
+  linear_.Run(x.Rows(0, offsets.back()), weights, offsets, y.Rows(0, offsets.back()));
 }
 
 void CpuBackend::ReserveWorkerFloats(int64_t floats) {

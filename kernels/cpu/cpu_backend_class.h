@@ -21,12 +21,14 @@ class CpuBackend final : public Backend {
   std::string_view name() const override { return name_; }
   Device device() const override { return Device::kCpu; }
   Buffer Allocate(size_t bytes) override { return Buffer::Host(bytes); }
+  void CopyToDevice(const void* host, Tensor tensor) override;
+  void CopyToHost(const Tensor& tensor, void* host) override;
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
       std::span<const QuantizedWeight> parts) override;
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y) override;
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
-                   std::span<const int32_t> row_offsets, Tensor y) override;
+                   const Tensor& row_offsets, Tensor y) override;
 
   // cpu_rows.cc
   void RowAbsMax(const Tensor& x, Tensor amax) override;
@@ -35,6 +37,7 @@ class CpuBackend final : public Backend {
                const Activations& out) override;
   void AddRows(const Tensor& delta, Tensor residual) override;
   void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) override;
+  void Zero(Tensor tensor) override;
   void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) override;
   void MergeColumns(const Tensor& shards, Tensor out) override;
 
@@ -47,6 +50,9 @@ class CpuBackend final : public Backend {
   // cpu_feed_forward.cc
   void SiluMul(const Tensor& gate_up, Tensor out) override;
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
+  void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
+                    Tensor row_of_slot, Tensor row_offsets) override;
+  void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
   void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                       Tensor residual) override;
 

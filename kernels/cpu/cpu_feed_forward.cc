@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/core/expert_order.h"
 #include "kernels/core/lane_math.h"
 #include "kernels/cpu/cpu_backend_class.h"
 
@@ -69,17 +70,26 @@ void CpuBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tens
   });
 }
 
+void CpuBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
+                              Tensor row_of_slot, Tensor row_offsets) {
+  SortByExpertOnHost(experts, first_expert, token_of_row, row_of_slot, row_offsets);
+}
+
+void CpuBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
+  AddRowCountsOnHost(row_offsets, totals);
+}
+
 void CpuBackend::CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                                 Tensor residual) {
   constexpr int64_t kMaxTopK = 64;
-  const int64_t top_k = row_of.cols();
-  CHECK_EQ(weights.cols(), top_k);
+  const int64_t top_k = weights.cols();
+  CHECK(row_of.empty() || row_of.cols() == top_k) << row_of.ToString();
   CHECK_EQ(rows.cols(), residual.cols());
   CHECK(top_k > 0 && top_k <= kMaxTopK) << "top_k " << top_k;
   ForRows(residual.rows(), top_k * residual.cols(), [&](int64_t m, int) {
     const uint16_t* sources[kMaxTopK];
     for (int64_t slot = 0; slot < top_k; ++slot) {
-      const int32_t row = row_of.row<int32_t>(m)[slot];
+      const int64_t row = row_of.empty() ? m * top_k + slot : row_of.row<int32_t>(m)[slot];
       CHECK(row >= 0 && row < rows.rows()) << "row " << row << " of " << rows.rows();
       sources[slot] = &rows.row<BFloat16>(row)->bits;
     }

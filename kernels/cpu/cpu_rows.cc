@@ -101,6 +101,21 @@ void CpuBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
   });
 }
 
+void CpuBackend::CopyToDevice(const void* host, Tensor tensor) {
+  CHECK(tensor.contiguous());
+  if (tensor.bytes() > 0) std::memcpy(tensor.raw(), host, static_cast<size_t>(tensor.bytes()));
+}
+
+void CpuBackend::CopyToHost(const Tensor& tensor, void* host) {
+  CHECK(tensor.contiguous());
+  if (tensor.bytes() > 0) std::memcpy(host, tensor.raw(), static_cast<size_t>(tensor.bytes()));
+}
+
+void CpuBackend::Zero(Tensor tensor) {
+  CHECK(tensor.contiguous());
+  std::memset(tensor.raw(), 0, static_cast<size_t>(tensor.bytes()));
+}
+
 void CpuBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor dst) {
   CHECK(src.dtype() == dst.dtype()) << src.ToString() << " into " << dst.ToString();
   CHECK_EQ(src.rank(), dst.rank());
@@ -110,8 +125,12 @@ void CpuBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor dst) 
   const int32_t* from = index.data<int32_t>();
   const size_t row_bytes = static_cast<size_t>(elements) * ByteSize(src.dtype());
   ForRows(index.rows(), elements, [&](int64_t i, int) {
-    CHECK(from[i] >= 0 && from[i] < src.rows()) << "row " << from[i] << " of " << src.rows();
-    std::memcpy(RowBytes(dst, i), RowBytes(src, from[i]), row_bytes);
+    CHECK(from[i] >= -1 && from[i] < src.rows()) << "row " << from[i] << " of " << src.rows();
+    if (from[i] < 0) {
+      std::memset(RowBytes(dst, i), 0, row_bytes);
+    } else {
+      std::memcpy(RowBytes(dst, i), RowBytes(src, from[i]), row_bytes);
+    }
   });
 }
 

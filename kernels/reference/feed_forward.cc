@@ -80,8 +80,7 @@ void ReferenceBackend::CombineExperts(const Tensor& rows, const Tensor& row_of,
     for (int64_t k = 0; k < residual.cols(); ++k) {
       float sum = 0.0f;
       for (int64_t slot = 0; slot < top_k; ++slot) {
-        const int64_t from =
-            row_of.empty() ? m * top_k + slot : row_of.row<int32_t>(m)[slot];
+        const int64_t from = row_of.empty() ? m * top_k + slot : row_of.row<int32_t>(m)[slot];
         const BFloat16* row = rows.row<BFloat16>(from);
         const float term = weight[slot] * static_cast<float>(row[k]);
         sum = slot == 0 ? term : sum + term;

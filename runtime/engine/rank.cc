@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "comm/parallel_groups.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/reference/reference_backend.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/engine/batch_channel.h"
@@ -90,7 +91,13 @@ class RankImpl final : public Rank, public ModelRunner {
 };
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const RankOptions& options) {
-  if (options.device == "reference" || options.device == "cpu") return MakeReferenceBackend();
+  if (options.device == "reference") return MakeReferenceBackend();
+  if (options.device == "cpu") {
+    absl::StatusOr<Isa> isa = IsaFromEnvironment();
+    if (!isa.ok()) return isa.status();
+    return MakeCpuBackend(
+        {.threads = {.num_threads = options.num_threads, .pin = options.pin_threads}, .isa = *isa});
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("there is no device \"", options.device, "\"; use cpu or reference"));
 }

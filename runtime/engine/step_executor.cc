@@ -64,9 +64,9 @@ Tensor StepExecutor::Run(const Batch& batch) {
   const int dp_rank = groups_.layout.dp_rank(groups_.rank());
   const StepInputs inputs =
       MakeStepInputs(batch, dp_rank, static_cast<int32_t>(cache_.shape().block_size));
-  const TokenRows rows = TensorGroup(*groups_.tp)
-                             .Place(TokensOfGroups(batch, groups_.layout.dp), dp_rank,
-                                    PlacementOf(batch));
+  const TokenRows rows =
+      TensorGroup(*groups_.tp)
+          .Place(TokensOfGroups(batch, groups_.layout.dp), dp_rank, PlacementOf(batch));
   const ForwardContext ctx = {
       .exec = exec,
       .cache = cache_,

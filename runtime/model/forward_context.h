@@ -21,7 +21,7 @@ struct LogitsRows {
 struct ForwardContext {
   Execution exec;
   const KvCache& cache;
-  TokenRows rows;        // of this rank's dp group
+  TokenRows rows;    // of this rank's dp group
   Tensor token_ids;  // [rows.tokens] int32
   PagedRows paged;   // where those tokens sit
   LogitsRows logits;

@@ -85,8 +85,7 @@ class TransformerLoader {
 
   absl::StatusOr<OwnedTensor> Norm(const std::string& name) {
     const int64_t hidden = config_.hidden_size;
-    return Dense(name, 1, hidden, {.begin = 0, .end = 1},
-                                  {.begin = 0, .end = hidden}, DType::kF32);
+    return Dense(name, 1, hidden, {.begin = 0, .end = 1}, {.begin = 0, .end = hidden}, DType::kF32);
   }
 
   absl::Status LoadEnds() {
@@ -95,7 +94,7 @@ class TransformerLoader {
     if (!dtype.ok()) return dtype.status();
     absl::StatusOr<OwnedTensor> table =
         Dense(embedding, config_.vocab_size, config_.hidden_size,
-                               {.begin = 0, .end = config_.vocab_size}, plan_.hidden, *dtype);
+              {.begin = 0, .end = config_.vocab_size}, plan_.hidden, *dtype);
     if (!table.ok()) return table.status();
     model_.embedding_ = *std::move(table);
 
@@ -182,13 +181,12 @@ class TransformerLoader {
     return std::make_unique<DenseMlp>(*std::move(weights), *groups_.tp);
   }
 
-  absl::StatusOr<std::unique_ptr<FeedForward>> LoadMoe(int64_t layer,
-                                                       const std::string& prefix) {
+  absl::StatusOr<std::unique_ptr<FeedForward>> LoadMoe(int64_t layer, const std::string& prefix) {
     const int64_t hidden = config_.hidden_size;
     const int64_t num_experts = config_.num_local_experts;
-    absl::StatusOr<OwnedTensor> gate = Dense(
-        prefix + "gate.weight", num_experts, hidden, {.begin = 0, .end = num_experts},
-        {.begin = 0, .end = hidden}, DType::kF32);
+    absl::StatusOr<OwnedTensor> gate =
+        Dense(prefix + "gate.weight", num_experts, hidden, {.begin = 0, .end = num_experts},
+              {.begin = 0, .end = hidden}, DType::kF32);
     if (!gate.ok()) return gate.status();
     std::vector<ExpertWeights> experts;
     for (int64_t e = plan_.experts.begin; e < plan_.experts.end; ++e) {

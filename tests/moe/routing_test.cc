@@ -1,5 +1,5 @@
-// Sorting tokens by expert: every (token, slot) of the asked experts has one row; experts and tokens
-// ascend. And the counters of how busy experts have been.
+// Sorting tokens by expert: every (token, slot) of the asked experts has one row; experts and
+// tokens ascend. And the counters of how busy experts have been.
 #include "moe/routing.h"
 
 #include "gmock/gmock.h"
