@@ -1,0 +1,41 @@
+// Launch: the one way to start a kernel; nvcc's <<<>>> and the emulator's launcher behind one call.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+#include "kernels/core/check.h"
+
+namespace intermix::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;  // dynamic shared memory; more than 48 KB is asked for by itself
+  cudaStream_t stream = nullptr;
+};
+
+// Starts `kernel(args...)`; stream-ordered. A launch that the device refuses is fatal and names the
+// kernel and the shape. A grid with a zero dimension does nothing.
+template <typename... Params, typename... Args>
+void Launch(const char* name, void (*kernel)(Params...), const LaunchShape& shape, Args... args) {
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
+  if (shape.shared_bytes > 48 * 1024) {
+    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                         cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shape.shared_bytes));
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = shape.stream;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+  CHECK(error == cudaSuccess) << "kernel " << name << ", grid " << shape.grid.x << "x"
+                              << shape.grid.y << "x" << shape.grid.z << ", block " << shape.block.x
+                              << ", shared " << shape.shared_bytes << ": "
+                              << cudaGetErrorString(error);
+}
+
+}  // namespace intermix::cuda
