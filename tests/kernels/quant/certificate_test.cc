@@ -44,11 +44,11 @@ TEST(CertificateTest, ExactlyTheLargestSumHolds) {
   // more.
   QuantizedWeight w = FlatRow(kWide8, 64, 127, 4160);
   for (int64_t k = 32; k < 64; ++k) w.codes.row<int8_t>(0)[k] = 0;
-  w.codes.row<int8_t>(0)[40] = -2;
-  w.group_scales.row<int16_t>(0)[1] = -1540;
-  ASSERT_EQ(32 * 127 * 4160 + 2 * 1540, 16909320);
+  w.codes.row<int8_t>(0)[40] = -1;
+  w.group_scales.row<int16_t>(0)[1] = -3080;
+  ASSERT_EQ(32 * 127 * 4160 + 3080, 16909320);
   EXPECT_TRUE(VerifyCertificate(w, "w").ok());
-  w.group_scales.row<int16_t>(0)[1] = -1541;
+  w.group_scales.row<int16_t>(0)[1] = -3081;
   EXPECT_FALSE(VerifyCertificate(w, "w").ok());
 }
 

@@ -305,6 +305,25 @@ TEST(QuantizeTest, OddRowsKeepTheirShape) {
   }
 }
 
+TEST(QuantizeTest, APowerOfTwoChangesTheScalesOnly) {
+  const OwnedTensor weight = RandomTensor(DType::kF32, {4, 1024}, 17);
+  for (const int exponent : {-95, 120}) {
+    OwnedTensor scaled = RandomTensor(DType::kF32, {4, 1024}, 17);
+    for (int64_t i = 0; i < 4 * 1024; ++i) {
+      scaled.view.data<float>()[i] = std::ldexp(scaled.view.data<float>()[i], exponent);
+    }
+    for (const QuantSpec& spec : AllSpecs()) {
+      const QuantizedWeight a = MustQuantize(weight.view, spec);
+      const QuantizedWeight b = MustQuantize(scaled.view, spec);
+      EXPECT_TRUE(BitwiseEqual(a.codes, b.codes)) << a.format.ToString();
+      if (spec.scheme != Scheme::kInteger) continue;
+      EXPECT_TRUE(BitwiseEqual(a.group_scales, b.group_scales)) << a.format.ToString();
+      EXPECT_EQ(std::ldexp(ElementAt(a.channel_scales, 0), exponent),
+                ElementAt(b.channel_scales, 0));
+    }
+  }
+}
+
 TEST(QuantizeTest, SixteenBitWeightsAreReadExactly) {
   const OwnedTensor half = RandomTensor(DType::kF16, {3, 128}, 13);
   const OwnedTensor brain = RandomTensor(DType::kBF16, {3, 128}, 13);
