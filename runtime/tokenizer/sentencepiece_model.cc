@@ -1,7 +1,9 @@
 #include "runtime/tokenizer/sentencepiece_model.h"
 
+#include <bit>
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -105,31 +107,67 @@ bool CharsMapIsSound(std::string_view table) {
   return TrieStaysInside(table.substr(4, trie_bytes), table.size() - 4 - trie_bytes);
 }
 
-// A NormalizerSpec, of the normaliser or the denormaliser.
-bool ReadNormalizer(std::string_view message, SentencePieceSettings& settings) {
+bool Flag(const Field& field) { return field.varint != 0; }
+
+bool ReadNormalizer(std::string_view message, SentencePieceModel& model) {
   return ForEachField(message, [&](const Field& field) {
-    if (field.number == 2 && field.wire_type == 2) return CharsMapIsSound(field.bytes);
-    if (field.number == 3 && field.wire_type == 0) settings.add_dummy_prefix = field.varint != 0;
-    if (field.number == 4 && field.wire_type == 0) {
-      settings.remove_extra_whitespaces = field.varint != 0;
+    if (field.number == 2 && field.wire_type == 2) {
+      if (!CharsMapIsSound(field.bytes)) return false;
+      model.chars_map = field.bytes;
+    }
+    if (field.wire_type != 0) return true;
+    if (field.number == 3) model.add_dummy_prefix = Flag(field);
+    if (field.number == 4) model.remove_extra_whitespaces = Flag(field);
+    if (field.number == 5) model.escape_whitespaces = Flag(field);
+    return true;
+  });
+}
+
+bool ReadTrainer(std::string_view message, SentencePieceModel& model) {
+  return ForEachField(message, [&](const Field& field) {
+    if (field.wire_type == 0) {
+      if (field.number == 3 && (field.varint < 1 || field.varint > 4)) return false;
+      if (field.number == 3) model.type = static_cast<SentencePieceModel::Type>(field.varint);
+      if (field.number == 24) model.whitespace_is_suffix = Flag(field);
+      if (field.number == 35) model.byte_fallback = Flag(field);
+    } else if (field.wire_type == 2) {
+      if (field.number == 46) model.bos_piece = field.bytes;
+      if (field.number == 47) model.eos_piece = field.bytes;
     }
     return true;
   });
 }
 
-}  // namespace
-
-absl::StatusOr<SentencePieceSettings> CheckSentencePieceModel(std::string_view model,
-                                                              const std::string& path) {
-  SentencePieceSettings settings;
-  SentencePieceSettings denormalizer;
-  const bool sound = ForEachField(model, [&](const Field& field) {
-    if (field.wire_type != 2) return true;
-    if (field.number == 3) return ReadNormalizer(field.bytes, settings);
-    if (field.number == 5) return ReadNormalizer(field.bytes, denormalizer);
+bool ReadPiece(std::string_view message, SentencePieceModel& model) {
+  SentencePieceModel::Piece piece;
+  const bool sound = ForEachField(message, [&](const Field& field) {
+    if (field.number == 1 && field.wire_type == 2) piece.text = field.bytes;
+    if (field.number == 2 && field.wire_type == 5) {
+      piece.score = std::bit_cast<float>(LittleEndian(field.bytes, 0));
+    }
+    if (field.number == 3 && field.wire_type == 0) {
+      if (field.varint < 1 || field.varint > 6) return false;
+      piece.kind = static_cast<SentencePieceModel::Kind>(field.varint);
+    }
     return true;
   });
-  if (sound && !model.empty()) return settings;
+  model.pieces.push_back(std::move(piece));
+  return sound;
+}
+
+}  // namespace
+
+absl::StatusOr<SentencePieceModel> ReadSentencePieceModel(std::string_view bytes,
+                                                          const std::string& path) {
+  SentencePieceModel model;
+  const bool sound = ForEachField(bytes, [&](const Field& field) {
+    if (field.wire_type != 2) return true;
+    if (field.number == 1) return ReadPiece(field.bytes, model);
+    if (field.number == 2) return ReadTrainer(field.bytes, model);
+    if (field.number == 3) return ReadNormalizer(field.bytes, model);
+    return true;
+  });
+  if (sound && !bytes.empty()) return model;
   return absl::InvalidArgumentError(absl::StrCat(path, " is damaged or not a SentencePiece model"));
 }
 

@@ -1,5 +1,4 @@
-// Tokenizer over libsentencepiece. Encoding is the library's; decoding is done here from the
-// pieces, because the library's replaces the bytes of a character that is not whole yet.
+// Tokenizer of SentencePiece BPE models.
 
 #include <cstdint>
 #include <filesystem>
@@ -11,7 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "runtime/tokenizer/sentencepiece_library.h"
+#include "runtime/tokenizer/bpe_encoder.h"
 #include "runtime/tokenizer/sentencepiece_model.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -23,19 +22,21 @@ constexpr char kUnknownText[] = " \xE2\x81\x87 ";  // U+2047, what the library s
 
 class SentencePieceTokenizer : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::unique_ptr<SentencePieceLibrary> library,
-                         const SentencePieceSettings& settings)
-      : library_(std::move(library)),
-        drops_leading_space_(settings.add_dummy_prefix || settings.remove_extra_whitespaces) {
-    for (int32_t id = 0; id < library_->num_pieces(); ++id) pieces_.push_back(ReadPiece(id));
+  explicit SentencePieceTokenizer(BpeEncoder encoder)
+      : encoder_(std::move(encoder)),
+        drops_leading_space_(encoder_.model().add_dummy_prefix ||
+                             encoder_.model().remove_extra_whitespaces) {
+    for (const SentencePieceModel::Piece& piece : encoder_.model().pieces) {
+      pieces_.push_back(ReadPiece(piece));
+    }
   }
 
   int32_t vocab_size() const override { return static_cast<int32_t>(pieces_.size()); }
-  int32_t bos_token_id() const override { return library_->bos_id(); }
-  int32_t eos_token_id() const override { return library_->eos_id(); }
+  int32_t bos_token_id() const override { return encoder_.bos_id(); }
+  int32_t eos_token_id() const override { return encoder_.eos_id(); }
 
   std::vector<int32_t> Encode(std::string_view text) const override {
-    return library_->Encode(text);
+    return encoder_.Encode(text);
   }
 
   std::string Decode(std::span<const int32_t> ids) const override {
@@ -58,21 +59,20 @@ class SentencePieceTokenizer : public Tokenizer {
     bool leading_space = false;  // that encoding may have put there
   };
 
-  Piece ReadPiece(int32_t id) const {
-    const SentencePieceLibrary::Kind kind = library_->KindOf(id);
-    if (kind == SentencePieceLibrary::Kind::kControl) return {.control = true};
-    if (kind == SentencePieceLibrary::Kind::kUnknown) return {.bytes = kUnknownText};
-    const std::string text = library_->PieceOf(id);
+  static Piece ReadPiece(const SentencePieceModel::Piece& piece) {
+    using Kind = SentencePieceModel::Kind;
+    if (piece.kind == Kind::kControl) return {.control = true};
+    if (piece.kind == Kind::kUnknown) return {.bytes = kUnknownText};
     uint32_t byte = 0;
-    if (kind == SentencePieceLibrary::Kind::kByte && text.size() == 6 &&
-        absl::SimpleHexAtoi(text.substr(1, 4), &byte)) {  // "<0x0A>"
+    if (piece.kind == Kind::kByte && piece.text.size() == 6 &&
+        absl::SimpleHexAtoi(piece.text.substr(1, 4), &byte)) {  // "<0x0A>"
       return {.bytes = std::string(1, static_cast<char>(byte))};
     }
-    return {.bytes = absl::StrReplaceAll(text, {{kSpacePiece, " "}}),
-            .leading_space = text.rfind(kSpacePiece, 0) == 0};
+    return {.bytes = absl::StrReplaceAll(piece.text, {{kSpacePiece, " "}}),
+            .leading_space = piece.text.rfind(kSpacePiece, 0) == 0};
   }
 
-  std::unique_ptr<SentencePieceLibrary> library_;
+  BpeEncoder encoder_;
   bool drops_leading_space_;
   std::vector<Piece> pieces_;
 };
@@ -99,16 +99,13 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory) {
   const std::string path = absl::StrCat(directory, "/tokenizer.model");
-  const absl::StatusOr<std::string> model = ReadFile(path);
+  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<SentencePieceModel> model = ReadSentencePieceModel(*bytes, path);
   if (!model.ok()) return model.status();
-  const absl::StatusOr<SentencePieceSettings> settings = CheckSentencePieceModel(*model, path);
-  if (!settings.ok()) return settings.status();
-  std::string error;
-  std::unique_ptr<SentencePieceLibrary> library = SentencePieceLibrary::Load(*model, error);
-  if (library == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is not a SentencePiece model: ", error));
-  }
-  return std::make_unique<SentencePieceTokenizer>(std::move(library), *settings);
+  absl::StatusOr<BpeEncoder> encoder = BpeEncoder::Make(*std::move(model), path);
+  if (!encoder.ok()) return encoder.status();
+  return std::make_unique<SentencePieceTokenizer>(*std::move(encoder));
 }
 
 }  // namespace intermix

@@ -165,18 +165,18 @@ TEST(SentencePieceModel, RefusesATableThatLeadsOutOfItself) {
   const uint32_t root = 1u << 10;                         // base 0 ^ 1
   const uint32_t child = 2u << 10 | 0x100 | 'a';          // base 0x60 ^ 2, with a leaf there
   const uint32_t far_child = 0x100u << 10 | 0x100 | 'a';  // base 0x160, beyond 256 units
-  EXPECT_TRUE(CheckSentencePieceModel(ModelWithCharsMap(CharsMap(root, child, 1)), "m").ok());
+  EXPECT_TRUE(ReadSentencePieceModel(ModelWithCharsMap(CharsMap(root, child, 1)), "m").ok());
   for (const std::string& bad :
        {CharsMap(root, child, 2), CharsMap(root, far_child, 1), CharsMap(0x400u << 10, child, 1),
         CharsMap(root, child, 1).substr(0, 900), std::string("\x10\0\0\0", 4), std::string("x")}) {
-    EXPECT_EQ(CheckSentencePieceModel(ModelWithCharsMap(bad), "m").status().code(),
+    EXPECT_EQ(ReadSentencePieceModel(ModelWithCharsMap(bad), "m").status().code(),
               absl::StatusCode::kInvalidArgument);
   }
 }
 
 TEST(SentencePieceModel, ReadsTheSettings) {
   const auto settings =
-      CheckSentencePieceModel(ReadAll(INTERMIX_TEST_DATA "/tiny-mixtral/tokenizer.model"), "m");
+      ReadSentencePieceModel(ReadAll(INTERMIX_TEST_DATA "/tiny-mixtral/tokenizer.model"), "m");
   ASSERT_TRUE(settings.ok()) << settings.status();
   EXPECT_TRUE(settings->add_dummy_prefix);
   EXPECT_FALSE(settings->remove_extra_whitespaces);
