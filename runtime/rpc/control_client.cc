@@ -1,0 +1,123 @@
+#include "runtime/rpc/control_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include "spdlog/spdlog.h"
+
+namespace intermix {
+
+ControlClient::ControlClient(const ControlClientOptions& options, const v1::RankInfo& info,
+                             std::function<v1::RankStatus()> status)
+    : options_(options),
+      status_(std::move(status)),
+      stub_(v1::Control::NewStub(
+          grpc::CreateChannel(options.address, grpc::InsecureChannelCredentials()))),
+      info_(info),
+      thread_([this] { Run(); }) {}
+
+ControlClient::~ControlClient() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+    if (in_flight_ != nullptr) in_flight_->TryCancel();
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void ControlClient::SetInfo(const v1::RankInfo& info) {
+  {
+    const std::lock_guard lock(mutex_);
+    info_ = info;
+    registered_ = false;
+    report_now_ = true;
+  }
+  wake_.notify_one();
+}
+
+void ControlClient::RequestStop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_requested_ = true;
+    report_now_ = true;
+  }
+  wake_.notify_one();
+}
+
+void ControlClient::Run() {
+  while (true) {
+    Report();
+    std::unique_lock lock(mutex_);
+    wake_.wait_for(lock, absl::ToChronoMilliseconds(options_.interval),
+                   [this] { return ending_ || report_now_; });
+    if (ending_) return;
+    report_now_ = false;
+  }
+}
+
+void ControlClient::Report() {
+  bool registered = false;
+  {
+    const std::lock_guard lock(mutex_);
+    registered = registered_;
+  }
+  grpc::Status status = registered ? grpc::Status::OK : Register();
+  if (status.ok()) status = Heartbeat();
+  const std::lock_guard lock(mutex_);
+  if (status.error_code() == grpc::StatusCode::NOT_FOUND) registered_ = false;
+  if (!status.ok() && !failed_before_ && !ending_) {
+    spdlog::warn("rank {} cannot report to rank 0 at {}: {}", info_.rank(), options_.address,
+                 status.error_message());
+  }
+  failed_before_ = !status.ok();
+}
+
+grpc::Status ControlClient::Register() {
+  v1::RegisterRequest request;
+  request.set_job_id(options_.job_id);
+  {
+    const std::lock_guard lock(mutex_);
+    *request.mutable_info() = info_;
+    registered_ = true;  // unless it fails; SetInfo meanwhile makes it false again
+  }
+  v1::RegisterResponse response;
+  const grpc::Status status = Call(
+      [&](grpc::ClientContext& context) { return stub_->Register(&context, request, &response); });
+  if (!status.ok()) {
+    const std::lock_guard lock(mutex_);
+    registered_ = false;
+  }
+  return status;
+}
+
+grpc::Status ControlClient::Heartbeat() {
+  v1::HeartbeatRequest request;
+  request.set_job_id(options_.job_id);
+  *request.mutable_status() = status_();
+  {
+    const std::lock_guard lock(mutex_);
+    request.set_rank(info_.rank());
+    request.set_stop_requested(stop_requested_);
+  }
+  v1::HeartbeatResponse response;
+  return Call(
+      [&](grpc::ClientContext& context) { return stub_->Heartbeat(&context, request, &response); });
+}
+
+grpc::Status ControlClient::Call(const std::function<grpc::Status(grpc::ClientContext&)>& call) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       absl::ToChronoMilliseconds(options_.rpc_timeout));
+  {
+    const std::lock_guard lock(mutex_);
+    if (ending_) return grpc::Status::CANCELLED;
+    in_flight_ = &context;
+  }
+  const grpc::Status status = call(context);
+  const std::lock_guard lock(mutex_);
+  in_flight_ = nullptr;
+  return status;
+}
+
+}  // namespace intermix

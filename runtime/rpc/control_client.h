@@ -1,0 +1,68 @@
+// ControlClient: how a rank, rank 0 included, reports to the control service: it registers and
+// sends heartbeats from its own thread, so they do not depend on steps or on MPI's progress.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "absl/time/time.h"
+#include "grpcpp/grpcpp.h"
+#include "intermix/v1/control.grpc.pb.h"
+
+namespace intermix {
+
+struct ControlClientOptions {
+  std::string address;  // host:port of rank 0's server
+  std::string job_id;
+  absl::Duration interval = absl::Seconds(1);     // between heartbeats
+  absl::Duration rpc_timeout = absl::Seconds(3);  // of one attempt
+};
+
+class ControlClient {
+ public:
+  // Starts reporting. `status` is called on the client's thread and outlives it; failures are
+  // logged and tried again with the next heartbeat.
+  ControlClient(const ControlClientOptions& options, const v1::RankInfo& info,
+                std::function<v1::RankStatus()> status);
+  ~ControlClient();  // says nothing more; returns soon, also where rank 0 is gone
+  ControlClient(const ControlClient&) = delete;
+  ControlClient& operator=(const ControlClient&) = delete;
+
+  // Any thread. Registers again, with what is known now.
+  void SetInfo(const v1::RankInfo& info);
+
+  // Any thread: tells rank 0, at once and with every heartbeat from here on, to stop the job.
+  void RequestStop();
+
+ private:
+  void Run();
+  // One exchange with rank 0.
+  grpc::Status Register();
+  grpc::Status Heartbeat();
+  void Report();
+  // A context with the timeout, which the destructor can cancel; then what `call` returns.
+  grpc::Status Call(const std::function<grpc::Status(grpc::ClientContext&)>& call);
+
+  const ControlClientOptions options_;
+  const std::function<v1::RankStatus()> status_;
+  const std::unique_ptr<v1::Control::Stub> stub_;
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  v1::RankInfo info_;  // from here on guarded by mutex_
+  bool registered_ = false;
+  bool stop_requested_ = false;
+  bool report_now_ = false;
+  bool ending_ = false;
+  grpc::ClientContext* in_flight_ = nullptr;
+  bool failed_before_ = false;  // of the client's thread alone
+
+  std::thread thread_;
+};
+
+}  // namespace intermix

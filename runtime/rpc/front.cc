@@ -1,0 +1,47 @@
+#include "runtime/rpc/front.h"
+
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/tokenizer/utf8.h"
+
+namespace intermix {
+
+FrontModel FrontModel::Make(const ModelConfig& config, const Tokenizer& tokenizer) {
+  FrontModel model;
+  model.tokenizer = &tokenizer;
+  model.bos_token_id = config.bos_token_id >= 0 ? config.bos_token_id : tokenizer.bos_token_id();
+  model.eos_token_ids = config.eos_token_ids;
+  if (model.eos_token_ids.empty() && tokenizer.eos_token_id() >= 0) {
+    model.eos_token_ids.push_back(tokenizer.eos_token_id());
+  }
+  return model;
+}
+
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const FrontModel& model, std::string_view text,
+                                                  bool add_special_tokens) {
+  if (std::ssize(text) > model.max_prompt_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "text has ", text.size(), " bytes; a prompt may have at most ", model.max_prompt_bytes));
+  }
+  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("text is not valid UTF-8");
+  std::vector<int32_t> ids = model.tokenizer->Encode(text);
+  if (add_special_tokens && model.bos_token_id >= 0) ids.insert(ids.begin(), model.bos_token_id);
+  if (ids.empty()) {
+    return absl::InvalidArgumentError("text is empty; a prompt needs at least one token");
+  }
+  return ids;
+}
+
+void AddEosTokens(const FrontModel& model, SamplingParams& sampling) {
+  if (sampling.ignore_eos) return;
+  sampling.stop_token_ids.insert(sampling.stop_token_ids.end(), model.eos_token_ids.begin(),
+                                 model.eos_token_ids.end());
+}
+
+uint64_t DrawSeed() {
+  std::random_device device;
+  return (static_cast<uint64_t>(device()) << 32) | device();
+}
+
+}  // namespace intermix

@@ -1,0 +1,38 @@
+// What stands between text and the engine: turning a prompt into tokens. No gRPC in here; the
+// server and `intermix generate` share it. Pure functions over immutable values; any thread.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/engine/request.h"
+#include "runtime/model/model_config.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace intermix {
+
+// What the front knows of the loaded model. `tokenizer` outlives it.
+struct FrontModel {
+  const Tokenizer* tokenizer = nullptr;
+  int32_t bos_token_id = -1;           // -1: none
+  std::vector<int32_t> eos_token_ids;  // may be empty
+  int64_t max_prompt_bytes = 4 << 20;  // longer text is refused before it is tokenised
+
+  // Ids come from config.json, or from the tokenizer where it names none.
+  static FrontModel Make(const ModelConfig& config, const Tokenizer& tokenizer);
+};
+
+// Tokens of `text`, after BOS where `add_special_tokens` is set and the model has one.
+//   INVALID_ARGUMENT, naming `text`: not UTF-8, too long, or no token at all.
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const FrontModel& model, std::string_view text,
+                                                  bool add_special_tokens);
+
+// Makes the model's EOS ids stop ids, unless ignore_eos is set.
+void AddEosTokens(const FrontModel& model, SamplingParams& sampling);
+
+// A seed for a request that brings none.
+uint64_t DrawSeed();
+
+}  // namespace intermix

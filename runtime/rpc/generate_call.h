@@ -1,0 +1,55 @@
+// GenerateCall: one running Generate RPC, between its RequestStream and its gRPC stream.
+//
+// Holds no thread: it moves when the engine has something (on the delivery thread), when a write is
+// through, or when the client is gone (on gRPC's threads). At most one write is in flight; what
+// comes meanwhile waits merged in the RequestStream, so a slow reader costs memory for its own
+// tokens only.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "grpcpp/grpcpp.h"
+#include "runtime/engine/request.h"
+#include "runtime/rpc/delivery_thread.h"
+#include "runtime/tokenizer/detokenizer.h"
+
+namespace intermix {
+
+class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public Deliverable {
+ public:
+  // The reactor for gRPC, which owns itself until OnDone. `delivery` outlives it.
+  static GenerateCall* Start(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
+                             uint64_t seed, DeliveryThread& delivery);
+
+  void Deliver() override;  // delivery thread
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;  // the client cancelled or vanished, or the deadline passed
+  void OnDone() override;
+
+ private:
+  // What Deliver found to do; done outside the lock.
+  struct Action {
+    enum class Kind { kNothing, kWrite, kWriteAndFinish, kFinish };
+    Kind kind = Kind::kNothing;
+    grpc::Status status;
+  };
+
+  GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer, uint64_t seed);
+  Action NextAction();  // mutex_ held
+
+  const std::shared_ptr<RequestStream> stream_;
+  const uint64_t seed_;
+  std::shared_ptr<GenerateCall> self_;  // until OnDone
+
+  std::mutex mutex_;  // guards what follows; the engine thread never takes it
+  Detokenizer detokenizer_;
+  std::optional<TokenDelta> end_;  // the finished delta, once taken from the stream
+  bool writing_ = false;           // a write is in flight
+  bool finishing_ = false;         // Finish was called: nothing more may be
+  bool cancelled_ = false;
+  grpc::ByteBuffer message_;  // lives while writing_
+};
+
+}  // namespace intermix

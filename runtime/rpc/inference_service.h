@@ -1,0 +1,47 @@
+// InferenceService: the server side of intermix.v1.Inference, on gRPC's callback API.
+//
+// Takes requests as bytes, so that one that does not parse (a prompt that is not UTF-8, say) is
+// refused with INVALID_ARGUMENT instead of gRPC's INTERNAL. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "grpcpp/grpcpp.h"
+#include "intermix/v1/inference.grpc.pb.h"
+#include "runtime/engine/engine.h"
+#include "runtime/rpc/front.h"
+#include "runtime/rpc/generate_call.h"
+
+namespace intermix {
+
+class InferenceService final
+    : public v1::Inference::WithRawCallbackMethod_Generate<v1::Inference::Service> {
+ public:
+  // Requests are UNAVAILABLE before Open and after Close. Open may be called once; `engine` and
+  // the model's tokenizer outlive the gRPC server. Engine::Run has returned, so that no stream
+  // moves any more, before the service goes.
+  void Open(Engine& engine, const FrontModel& model);
+  void Close();
+
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request) override;
+
+ private:
+  struct Backing {
+    Engine* engine;
+    FrontModel model;
+  };
+
+  absl::StatusOr<GenerateCall*> Submit(const grpc::CallbackServerContext& context,
+                                       const grpc::ByteBuffer& bytes);
+
+  std::unique_ptr<const Backing> backing_;     // set once, by Open
+  std::atomic<const Backing*> open_{nullptr};  // backing_ while open
+  std::atomic<const char*> closed_because_{"the model is still loading; try again later"};
+  std::atomic<uint64_t> num_requests_{0};  // for unique ids
+  DeliveryThread delivery_;
+};
+
+}  // namespace intermix

@@ -1,0 +1,102 @@
+#include "runtime/rpc/server.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
+#include "runtime/rpc/front.h"
+
+namespace intermix {
+namespace {
+
+std::string DrawJobId() { return absl::StrCat(absl::Hex(DrawSeed()), absl::Hex(DrawSeed())); }
+
+// gRPC 1.51 predates the fixes for HTTP/2's rapid resets and continuation floods, so a client is
+// kept on a short lead: few pings, small headers, idle and half-open connections closed.
+void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
+  constexpr int kSecond = 1000;
+  builder.SetMaxReceiveMessageSize(options.max_message_bytes);
+  grpc::ResourceQuota quota("intermix");
+  builder.SetResourceQuota(quota.Resize(options.max_memory_bytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8 << 10);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10 * kSecond);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60 * kSecond);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * kSecond);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10 * kSecond);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
+}
+
+// The address to listen on: the one asked for, or any free port where the default one is taken.
+absl::StatusOr<ListenAddress> ChooseAddress(ListenAddress address) {
+  const absl::Status status = TryListen(address);
+  if (status.ok()) return address;
+  if (!absl::IsAlreadyExists(status) || address.port_given) return status;
+  address.port = 0;
+  return address;
+}
+
+}  // namespace
+
+RpcServer::RpcServer(const RpcServerOptions& options)
+    : job_id_(DrawJobId()),
+      table_(options.world),
+      control_(options.version, job_id_, table_, options.on_stop_requested) {}
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options) {
+  absl::StatusOr<ListenAddress> address = ChooseAddress(options.listen);
+  if (!address.ok()) return address.status();
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  std::unique_ptr<RpcServer> self(new RpcServer(options));
+  grpc::ServerBuilder builder;
+  SetLimits(options, builder);
+  // Else two servers could share a port, and each get some of the clients.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  int port = 0;
+  builder.AddListeningPort(address->ToString(), grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&self->inference_);
+  builder.RegisterService(&self->control_);
+  self->server_ = builder.BuildAndStart();
+  if (self->server_ == nullptr) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address->ToString(), "; choose another port"));
+  }
+  self->SetHealth(false);
+  address->port = port;
+  self->address_ = *address;
+  return self;
+}
+
+RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
+
+void RpcServer::SetHealth(bool serving) {
+  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  health->SetServingStatus(serving);  // of the server as a whole, named ""
+  health->SetServingStatus(v1::Inference::service_full_name(), serving);
+}
+
+void RpcServer::Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,
+                     const v1::ModelInfo& model_info) {
+  inference_.Open(engine, model);
+  control_.Open(model_info, engine_options, engine);
+  SetHealth(true);
+}
+
+void RpcServer::Drain() {
+  SetHealth(false);
+  control_.Close();
+  inference_.Close();
+}
+
+void RpcServer::Shutdown(absl::Duration grace) {
+  if (server_ == nullptr) return;
+  server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
+  server_ = nullptr;
+}
+
+}  // namespace intermix

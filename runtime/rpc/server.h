@@ -1,0 +1,63 @@
+// RpcServer: the gRPC server of rank 0: inference and control services, grpc.health.v1 and server
+// reflection, with limits on what a client may cost.
+//
+// Life: Start (control answers, health says NOT_SERVING, requests are UNAVAILABLE) -> Open
+// (SERVING)
+// -> Drain (NOT_SERVING; open streams go on) -> Shutdown. Called from one thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/grpcpp.h"
+#include "runtime/rpc/cluster_table.h"
+#include "runtime/rpc/control_service.h"
+#include "runtime/rpc/inference_service.h"
+#include "runtime/rpc/listen_address.h"
+
+namespace intermix {
+
+struct RpcServerOptions {
+  ListenAddress listen;
+  std::string version;                              // of Intermix
+  int world = 1;                                    // ranks of the job
+  int max_message_bytes = 16 << 20;                 // of one request
+  int max_streams_per_connection = 1024;            // RPCs at a time
+  size_t max_memory_bytes = size_t{256} << 20;      // that gRPC may use for buffers
+  std::function<void()> on_stop_requested = [] {};  // see ControlService
+};
+
+class RpcServer {
+ public:
+  // Listens. Where the default port is taken, another free one; address() says which.
+  //   As TryListen, for a port that was asked for.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options);
+  ~RpcServer();  // Shutdown, with no grace
+
+  const ListenAddress& address() const { return address_; }
+  const std::string& job_id() const { return job_id_; }  // drawn at Start; ranks show it
+  const ClusterTable& cluster() const { return table_; }
+
+  // See InferenceService::Open and ControlService::Open for what must outlive Shutdown.
+  void Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,
+            const v1::ModelInfo& model_info);
+  void Drain();
+  // RPCs that are still open after `grace` end; returns when none is left. Idempotent.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  explicit RpcServer(const RpcServerOptions& options);
+  void SetHealth(bool serving);
+
+  const std::string job_id_;
+  ListenAddress address_;
+  ClusterTable table_;
+  InferenceService inference_;
+  ControlService control_;
+  std::unique_ptr<grpc::Server> server_;  // null after Shutdown
+};
+
+}  // namespace intermix
