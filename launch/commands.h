@@ -7,6 +7,14 @@
 
 namespace intermix {
 
+void AddServeCommand(CLI::App& app, int* exit_code);
+void AddGenerateCommand(CLI::App& app, int* exit_code);
+void AddPerplexityCommand(CLI::App& app, int* exit_code);
 void AddQuantizeCommand(CLI::App& app, int* exit_code);
+
+// Of `intermix client`; AddClientStatusCommand also of `intermix` itself.
+void AddClientGenerateCommand(CLI::App& client, int* exit_code);
+void AddClientStatusCommand(CLI::App& client, int* exit_code);
+void AddClientHealthCommand(CLI::App& client, int* exit_code);
 
 }  // namespace intermix

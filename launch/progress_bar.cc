@@ -11,8 +11,9 @@
 
 namespace intermix {
 
-ProgressBar::ProgressBar(std::string title, std::FILE* out)
+ProgressBar::ProgressBar(std::string title, Unit unit, std::FILE* out)
     : title_(std::move(title)),
+      unit_(unit),
       out_(out),
       terminal_(isatty(fileno(out)) == 1),
       start_(absl::Now()) {}
@@ -47,12 +48,19 @@ std::string ProgressBar::Line(int64_t done, int64_t total) const {
     const int filled = std::clamp(static_cast<int>(part * kWidth), 0, kWidth);
     absl::StrAppend(&line, "[", std::string(filled, '#'), std::string(kWidth - filled, '.'), "] ");
   }
-  absl::StrAppendFormat(&line, "%3d%%  %s of %s  %.2f GB/s", static_cast<int>(part * 100),
-                        BytesText(done), BytesText(total), rate / 1e9);
+  absl::StrAppendFormat(&line, "%3d%%  ", static_cast<int>(part * 100));
+  line += Amounts(done, total, rate);
   if (done > 0 && done < total) {
     absl::StrAppendFormat(&line, "  %.0f s left", (1 / part - 1) * seconds);
   }
   return line;
+}
+
+std::string ProgressBar::Amounts(int64_t done, int64_t total, double rate) const {
+  if (unit_ == Unit::kTokens) {
+    return absl::StrFormat("%d of %d tokens  %.0f tokens/s", done, total, rate);
+  }
+  return absl::StrFormat("%s of %s  %.2f GB/s", BytesText(done), BytesText(total), rate / 1e9);
 }
 
 std::string BytesText(int64_t bytes) {

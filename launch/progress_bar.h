@@ -12,19 +12,23 @@ namespace intermix {
 
 class ProgressBar {
  public:
+  enum class Unit { kBytes, kTokens };
+
   // `title` says what is going on: "quantising".
-  explicit ProgressBar(std::string title, std::FILE* out = stderr);
+  explicit ProgressBar(std::string title, Unit unit = Unit::kBytes, std::FILE* out = stderr);
   ~ProgressBar();  // ends the line
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  // Bytes done so far, of all. Draws at most ten times a second on a terminal.
+  // How much is done so far, of all. Draws at most ten times a second on a terminal.
   void Update(int64_t done, int64_t total);
 
  private:
   std::string Line(int64_t done, int64_t total) const;
+  std::string Amounts(int64_t done, int64_t total, double rate) const;
 
   std::string title_;
+  Unit unit_;
   std::FILE* out_;
   bool terminal_;
   absl::Time start_;

@@ -1,0 +1,94 @@
+#include "launch/job.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <map>
+
+#include "comm/agreement.h"
+#include "launch/logging.h"
+
+namespace intermix {
+namespace {
+
+// How long a clean stop may take before the process ends itself.
+constexpr absl::Duration kStopGrace = absl::Seconds(20);
+
+}  // namespace
+
+void AddJobOptions(CLI::App& command, JobOptions& options) {
+  RankOptions& rank = options.rank;
+  command.add_option("--model", rank.model_directory, "Checkpoint: quantised, or Hugging Face")
+      ->required();
+  command.add_option("--tp", rank.tp, "Tensor parallel ranks (0: all)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--ep", rank.ep, "Expert parallel groups (0: as many as divide the experts)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--device", rank.device, "cpu, or reference (scalar and slow)")
+      ->capture_default_str();
+  command.add_option("--threads", rank.num_threads, "Threads of this rank (0: its CPUs)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_flag("--pin-threads", rank.pin_threads, "Bind each thread to a CPU");
+  command.add_option("--max-context", rank.max_context, "Tokens of a sequence (0: the model's)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--max-batch-tokens", rank.max_batch_tokens, "Tokens of one step at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      .add_option("--kv-memory", rank.kv_memory_bytes,
+                  "Bytes of KV cache per rank, e.g. 2GB (0: automatic)")
+      ->transform(CLI::AsSizeValue(false));
+  const std::map<std::string, RankOptions::Dispatch> dispatch = {
+      {"auto", RankOptions::Dispatch::kAuto},
+      {"all-to-all", RankOptions::Dispatch::kAllToAll},
+      {"replicated", RankOptions::Dispatch::kReplicated}};
+  command.add_option("--dispatch", rank.dispatch, "How tokens reach experts on other ranks")
+      ->transform(CLI::CheckedTransformer(dispatch))
+      ->default_str("auto");
+  AddQuantOptions(command, options.quant);
+  command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error, off")
+      ->capture_default_str();
+}
+
+EngineOptions EngineOptionsOf(const JobOptions& options) {
+  EngineOptions engine = options.engine;
+  engine.max_batch_tokens = options.rank.max_batch_tokens;
+  return engine;
+}
+
+Job::Job() = default;
+
+absl::Status Job::Join(const JobOptions& options) {
+  session_ = std::make_unique<MpiSession>();
+  world_ = session_->World();
+  index_ = world_->rank();
+  size_ = world_->size();
+  model_directory_ = options.rank.model_directory;
+  signals_.Start(kStopGrace);
+  return SetUpLogging(options.log_level, size_ > 1 ? index_ : -1);
+}
+
+absl::Status Job::Load(const JobOptions& options) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(model_directory_);
+  if (absl::Status s = AgreeOnStatus(*world_, tokenizer.status()); !s.ok()) return s;
+  tokenizer_ = *std::move(tokenizer);
+  const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
+  if (!quant.ok()) return quant.status();  // the same on every rank
+  RankOptions rank_options = options.rank;
+  rank_options.quant = *quant;
+  absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(rank_options, std::move(world_));
+  if (!rank.ok()) return rank.status();
+  rank_ = *std::move(rank);
+  return absl::OkStatus();
+}
+
+std::string Job::model_name() const {
+  const std::filesystem::path path = std::filesystem::path(model_directory_).lexically_normal();
+  return path.has_filename() ? path.filename() : path.parent_path().filename();
+}
+
+int Job::Refuse(const absl::Status& status) const {
+  if (first()) std::fprintf(stderr, "intermix: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace intermix

@@ -1,0 +1,68 @@
+// Job: this process as one rank of a job that runs a model; what `serve`, `generate` and
+// `perplexity` have in common.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "comm/mpi_communicator.h"
+#include "launch/quant_options.h"
+#include "launch/signal_watcher.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/rank.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace intermix {
+
+struct JobOptions {
+  RankOptions rank;
+  QuantOptions quant;  // for a checkpoint that is not quantised yet
+  EngineOptions engine;
+  std::string log_level = "info";
+};
+
+// --model, --tp, --ep, --device, --threads, ...; `options` outlives the parse.
+void AddJobOptions(CLI::App& command, JobOptions& options);
+// The engine's options; its token budget is the rank's.
+EngineOptions EngineOptionsOf(const JobOptions& options);
+
+// Construct on every rank, before any thread is started.
+class Job {
+ public:
+  Job();
+
+  // Joins the other ranks and sets up logging. Collective, like all that follows.
+  absl::Status Join(const JobOptions& options);
+
+  // Loads this rank's shard, and the tokenizer. Same status on all ranks.
+  absl::Status Load(const JobOptions& options);
+
+  int index() const { return index_; }
+  int size() const { return size_; }
+  bool first() const { return index_ == 0; }
+  bool one_host() const { return session_->local_size() == size_; }
+
+  SignalWatcher& signals() { return signals_; }
+  Communicator& world() { return rank_ != nullptr ? rank_->world() : *world_; }
+  // After Load.
+  Rank& rank() { return *rank_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  std::string model_name() const;  // the model directory's last component
+
+  // Says why the job does not run, once for all ranks; returns the exit code.
+  int Refuse(const absl::Status& status) const;
+
+ private:
+  SignalWatcher signals_;  // first: it must block signals before MPI starts threads
+  std::unique_ptr<MpiSession> session_;
+  std::unique_ptr<Communicator> world_;  // until Load hands it to the rank
+  int index_ = 0;
+  int size_ = 1;
+  std::string model_directory_;
+  std::unique_ptr<Rank> rank_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+}  // namespace intermix

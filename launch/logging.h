@@ -1,0 +1,14 @@
+// Logging of the command line programs: spdlog to stderr, gRPC's and protobuf's own words included.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace intermix {
+
+// Called once, by main's thread, before others log. `rank` < 0: not one of several ranks.
+//   INVALID_ARGUMENT: no such level; the message lists them.
+absl::Status SetUpLogging(const std::string& level, int rank);
+
+}  // namespace intermix

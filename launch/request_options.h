@@ -1,0 +1,42 @@
+// The flags that describe one request, shared by `generate` and `client generate`, and the printer
+// of its answer.
+#pragma once
+
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "intermix/v1/inference.pb.h"
+
+namespace intermix {
+
+struct RequestOptions {
+  v1::GenerateRequest request;
+  std::string prompt_file;
+  bool stream_json = false;
+};
+
+// --prompt | --prompt-file | --token-ids, --max-tokens, --temperature, ...; `options` outlives the
+// parse.
+void AddRequestOptions(CLI::App& command, RequestOptions& options);
+
+// Reads --prompt-file into the request, where it is given.  NOT_FOUND naming the file.
+absl::Status ReadPromptFile(RequestOptions& options);
+
+// Writes an answer to stdout as it comes, and one line about it to stderr. Not thread-safe.
+class AnswerPrinter {
+ public:
+  explicit AnswerPrinter(bool as_json) : as_json_(as_json) {}
+
+  void Print(const v1::GenerateResponse& response);
+
+ private:
+  void PrintUsage(const v1::Completion& completion) const;
+
+  const bool as_json_;
+  const absl::Time started_ = absl::Now();
+  absl::Time first_token_ = absl::InfiniteFuture();
+};
+
+}  // namespace intermix

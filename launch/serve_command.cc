@@ -1,0 +1,148 @@
+// `intermix serve`: a job that answers over gRPC. Rank 0 runs the engine and the server, the others
+// step with it; every rank reports to rank 0's control service.
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "comm/agreement.h"
+#include "launch/commands.h"
+#include "launch/heartbeat_monitor.h"
+#include "launch/job.h"
+#include "launch/port_file.h"
+#include "launch/rank_reporter.h"
+#include "launch/rendezvous.h"
+#include "runtime/rpc/control_client.h"
+#include "runtime/rpc/proto_convert.h"
+#include "runtime/rpc/server.h"
+#include "spdlog/spdlog.h"
+
+namespace intermix {
+namespace {
+
+struct ServeOptions {
+  JobOptions job;
+  std::string listen = "127.0.0.1";
+  std::string port_file;
+  double heartbeat_timeout_s = 30.0;
+};
+
+absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const ServeOptions& options, Job& job) {
+  const absl::StatusOr<ListenAddress> listen = ListenAddress::Parse(options.listen);
+  if (!listen.ok()) {
+    return absl::InvalidArgumentError("--listen: " + std::string(listen.status().message()));
+  }
+  absl::StatusOr<std::unique_ptr<RpcServer>> server =
+      RpcServer::Start({.listen = *listen,
+                        .version = INTERMIX_VERSION,
+                        .world = job.size(),
+                        .on_stop_requested = [&job] { job.signals().Trigger(); }});
+  if (!server.ok()) return server.status();
+  if (!listen->port_given && (*server)->address().port != listen->port) {
+    spdlog::warn("port {} is taken; listening on {}", listen->port, (*server)->address().port);
+  }
+  if (!listen->loopback()) {
+    spdlog::warn(
+        "{} is open to the network and there is no authentication: whoever reaches it can "
+        "use it",
+        (*server)->address().ToString());
+  } else if (!job.one_host()) {
+    spdlog::warn(
+        "ranks on other hosts cannot report to {}; use --listen with a name they can reach",
+        (*server)->address().ToString());
+  }
+  return server;
+}
+
+v1::ModelInfo Describe(Job& job) {
+  v1::ModelInfo model;
+  model.set_name(job.model_name());
+  model.set_description(job.rank().model_description());
+  model.set_vocab_size(job.rank().runner().vocab_size());
+  model.set_max_context(job.rank().runner().max_context());
+  *model.mutable_layout() = LayoutToProto(job.rank().layout());
+  return model;
+}
+
+// Rank 0, from loaded to stopped.
+int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter& reporter) {
+  const FrontModel front = FrontModel::Make(job.rank().config(), job.tokenizer());
+  const EngineOptions engine_options = EngineOptionsOf(options.job);
+  Engine engine(engine_options, job.rank().runner());
+  server.Open(engine, engine_options, front, Describe(job));
+  const absl::Status port_file = WritePortFile(options.port_file, server.address());
+  if (!port_file.ok()) engine.Shutdown();  // then Run only tells the others to stop
+  const HeartbeatMonitor monitor(server.cluster(), absl::Seconds(options.heartbeat_timeout_s));
+  if (port_file.ok()) {
+    std::printf("intermix: serving %s on %s (%d %s: %s; %s)\n", job.model_name().c_str(),
+                server.address().ToString().c_str(), job.size(), job.size() == 1 ? "rank" : "ranks",
+                job.rank().layout().ToString().c_str(), job.rank().model_description().c_str());
+    std::fflush(stdout);
+  }
+  job.signals().SetAction([&] {
+    spdlog::info("shutting down");
+    reporter.SetStopping();
+    server.Drain();
+    engine.Shutdown();
+  });
+  engine.Run();
+  job.signals().SetAction([] {});
+  server.Shutdown(absl::Seconds(2));
+  return port_file.ok() ? 0 : job.Refuse(port_file);
+}
+
+int RunServe(const ServeOptions& options) {
+  Job job;
+  if (absl::Status s = job.Join(options.job); !s.ok()) return job.Refuse(s);
+  absl::Status started;
+  std::unique_ptr<RpcServer> server;  // rank 0's
+  if (job.first()) {
+    absl::StatusOr<std::unique_ptr<RpcServer>> made = StartServer(options, job);
+    started = made.status();
+    if (made.ok()) server = *std::move(made);
+  }
+  if (absl::Status s = AgreeOnStatus(job.world(), started); !s.ok()) return job.Refuse(s);
+
+  RankReporter reporter(job.index());
+  const ControlClientOptions control_options =
+      ShareControlAddress(job.world(), job.one_host(), server.get());
+  ControlClient control(control_options, reporter.Info(), [&] { return reporter.Status(); });
+  if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
+  reporter.SetLoaded(job.rank());
+  control.SetInfo(reporter.Info());
+
+  if (job.first()) return Serve(options, job, *server, reporter);
+  job.signals().SetAction([&control] { control.RequestStop(); });
+  job.rank().RunWorker();
+  job.signals().SetAction([] {});
+  return 0;
+}
+
+}  // namespace
+
+void AddServeCommand(CLI::App& app, int* exit_code) {
+  CLI::App* command =
+      app.add_subcommand("serve", "Serve a model over gRPC; ranks come from mpirun");
+  const auto options = std::make_shared<ServeOptions>();
+  AddJobOptions(*command, options->job);
+  EngineOptions& engine = options->job.engine;
+  command->add_option("--max-running", engine.max_running, "Sequences stepped together at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--max-queue", engine.max_queue, "Requests that may wait")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--listen", options->listen,
+                   "HOST[:PORT]; port 50051, or a free one where that is taken; 0: any free one")
+      ->capture_default_str();
+  command->add_option("--port-file", options->port_file,
+                      "Write HOST:PORT to this file once requests are welcome");
+  command
+      ->add_option("--heartbeat-timeout", options->heartbeat_timeout_s,
+                   "Seconds of a rank's silence that end the job (0: never)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->callback([options, exit_code] { *exit_code = RunServe(*options); });
+}
+
+}  // namespace intermix

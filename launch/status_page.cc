@@ -1,0 +1,125 @@
+#include "launch/status_page.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "google/protobuf/util/json_util.h"
+#include "runtime/rpc/proto_convert.h"
+
+namespace intermix {
+namespace {
+
+std::string Bytes(uint64_t bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 1024.0 && unit + 1 < kUnits.size()) {
+    value /= 1024.0;
+    ++unit;
+  }
+  return absl::StrFormat("%.*f %s", value < 10.0 && unit > 0 ? 1 : 0, value, kUnits[unit]);
+}
+
+std::string Phase(v1::RankPhase phase) {
+  const std::string name = v1::RankPhase_Name(phase);
+  return absl::AsciiStrToLower(name.substr(std::string("RANK_PHASE_").size()));
+}
+
+using Row = std::vector<std::string>;
+
+Row RankRow(const v1::Rank& rank) {
+  const v1::RankInfo& info = rank.info();
+  const v1::RankStatus& status = rank.status();
+  uint64_t expert_tokens = 0;
+  for (uint64_t tokens : status.expert_tokens()) expert_tokens += tokens;
+  const double age = absl::ToDoubleSeconds(DurationFromProto(rank.heartbeat_age()));
+  return {absl::StrCat(info.rank()),
+          info.host(),
+          absl::StrCat(info.pid()),
+          info.device().empty() ? "-" : info.device(),
+          absl::StrCat(info.dp_rank(), "/", info.tp_rank()),
+          absl::StrCat(info.ep_rank(), "/", info.etp_rank()),
+          Phase(status.phase()),
+          absl::StrCat(status.step()),
+          absl::StrCat(status.tokens()),
+          absl::StrCat(expert_tokens),
+          Bytes(info.weight_bytes()),
+          Bytes(info.kv_bytes()),
+          Bytes(status.resident_bytes()),
+          absl::StrFormat("%.1f s ago", age)};
+}
+
+// Columns as wide as their widest cell, two spaces apart.
+std::string Table(const std::vector<Row>& rows) {
+  std::vector<size_t> widths(rows[0].size(), 0);
+  for (const Row& row : rows) {
+    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    std::string line;
+    for (size_t c = 0; c < row.size(); ++c) {
+      line += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
+    }
+    absl::StripTrailingAsciiWhitespace(&line);
+    text += line + "\n";
+  }
+  return text;
+}
+
+std::string ServerLines(const v1::GetServerInfoResponse& server) {
+  const absl::Duration uptime = absl::Floor(DurationFromProto(server.uptime()), absl::Seconds(1));
+  std::string text = absl::StrCat("intermix ", server.version(), ", ",
+                                  server.serving() ? "serving" : "not serving", ", up ",
+                                  absl::FormatDuration(uptime), "\n");
+  if (!server.has_model()) return text;
+  const v1::ModelInfo& model = server.model();
+  const v1::Layout& layout = model.layout();
+  const v1::EngineInfo& engine = server.engine();
+  absl::StrAppend(&text, "model    ", model.name(), ": ", model.description(), ", context ",
+                  model.max_context(), "\n");
+  absl::StrAppend(&text, "layout   ", layout.world(), layout.world() == 1 ? " rank" : " ranks",
+                  ": dp ", layout.dp(), " x tp ", layout.tp(), ", ep ", layout.ep(), " x etp ",
+                  layout.etp(), "\n");
+  absl::StrAppend(&text, "engine   step ", engine.step(), ", running ", engine.running(), " of ",
+                  engine.max_running(), ", waiting ", engine.waiting(), " of ", engine.max_queue(),
+                  ", KV blocks free ", engine.free_kv_blocks(), " of ", engine.total_kv_blocks(),
+                  "\n");
+  absl::StrAppend(&text, "tokens   ", engine.prompt_tokens(), " of prompts, ",
+                  engine.generated_tokens(), " generated\n");
+  return text;
+}
+
+std::string Json(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  std::string json;
+  (void)google::protobuf::util::MessageToJsonString(message, &json, options);
+  return json;
+}
+
+}  // namespace
+
+std::string StatusPage(const v1::GetServerInfoResponse& server,
+                       const v1::GetClusterResponse& cluster) {
+  std::vector<Row> rows = {{"rank", "host", "pid", "device", "dp/tp", "ep/etp", "phase", "step",
+                            "tokens", "expert tokens", "weights", "KV cache", "memory",
+                            "heartbeat"}};
+  for (const v1::Rank& rank : cluster.ranks()) rows.push_back(RankRow(rank));
+  std::string text = ServerLines(server) + "\n" + Table(rows);
+  const int missing = static_cast<int>(cluster.world()) - cluster.ranks_size();
+  if (missing > 0) absl::StrAppend(&text, missing, " more have not registered yet\n");
+  return text;
+}
+
+std::string StatusJson(const v1::GetServerInfoResponse& server,
+                       const v1::GetClusterResponse& cluster) {
+  return absl::StrCat("{\"server\":", Json(server), ",\"cluster\":", Json(cluster), "}\n");
+}
+
+}  // namespace intermix

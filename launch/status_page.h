@@ -1,0 +1,18 @@
+// How a server's status looks on a terminal, or as JSON. Pure functions.
+#pragma once
+
+#include <string>
+
+#include "intermix/v1/control.pb.h"
+
+namespace intermix {
+
+// A few lines about the server, then one row for each rank.
+std::string StatusPage(const v1::GetServerInfoResponse& server,
+                       const v1::GetClusterResponse& cluster);
+
+// One line: {"server": GetServerInfoResponse, "cluster": GetClusterResponse}.
+std::string StatusJson(const v1::GetServerInfoResponse& server,
+                       const v1::GetClusterResponse& cluster);
+
+}  // namespace intermix
