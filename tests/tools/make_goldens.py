@@ -6,16 +6,16 @@
 
 Needs torch, transformers, safetensors and sentencepiece (made with torch 2.15, transformers 5.23).
 The tests need none of them. Each random model is a directory as transformers saves it plus
-golden.json: a prompt, the logits of all its positions, and a greedy continuation. Prompts are
-chosen token by token so that no router and no greedy choice is a close call: a difference of the
-size of bfloat16 rounding changes logits a little, but no choice.
+golden.json: a prompt, the logits of all its positions, the same with the bfloat16 roundings of
+numerics.md put into transformers' code, and a greedy continuation. Prompts are chosen token by
+token so that no router and no greedy choice is a close call: the roundings change logits a
+little, but no choice.
 """
 
 import argparse
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import shutil
 
@@ -171,6 +171,54 @@ def forward(model, routers, ids):
         return model(torch.tensor([ids])).logits[0].float()
 
 
+def to_bfloat16(x):
+    return x.to(torch.bfloat16).float()
+
+
+def round_as_intermix(model):
+    """Puts numerics.md's roundings into a float32 model: K/V cache, inputs and outputs of o_proj
+    and down_proj."""
+    for modeling in (transformers.models.llama.modeling_llama,
+                     transformers.models.mixtral.modeling_mixtral):
+        if not hasattr(modeling, "exact_attention"):
+            modeling.exact_attention = modeling.eager_attention_forward
+
+        def attention(module, query, key, value, *args, exact=modeling.exact_attention, **more):
+            return exact(module, query, to_bfloat16(key), to_bfloat16(value), *args, **more)
+
+        modeling.eager_attention_forward = attention
+    model.set_attn_implementation("eager")
+
+    def round_inputs(module, inputs):
+        return (to_bfloat16(inputs[0]),)
+
+    def round_output(module, inputs, output):
+        return to_bfloat16(output)
+
+    for layer in model.model.layers:
+        linears = [layer.self_attn.o_proj]
+        if hasattr(layer.mlp, "down_proj"):
+            linears.append(layer.mlp.down_proj)
+        else:
+            layer.mlp.experts.forward = rounded_experts(layer.mlp.experts)
+        for linear in linears:
+            linear.register_forward_pre_hook(round_inputs)
+            linear.register_forward_hook(round_output)
+
+
+def rounded_experts(experts):
+    def forward(rows, top_k_index, top_k_weights):
+        output = torch.zeros_like(rows)
+        for token, row in enumerate(rows):
+            for expert, weight in zip(top_k_index[token], top_k_weights[token]):
+                gate, up = (experts.gate_up_proj[expert] @ row).chunk(2)
+                hidden = to_bfloat16(torch.nn.functional.silu(gate) * up)
+                output[token] += weight * to_bfloat16(experts.down_proj[expert] @ hidden)
+        return output
+
+    return forward
+
+
 def greedy_margin(logits):
     best = logits[-1].topk(2).values
     return ((best[0] - best[1]) / logits[-1].square().mean().sqrt()).item()
@@ -228,11 +276,8 @@ def write_random_model(case, seed):
         "greedy": greedy,
         "logits": [rounded(row) for row in logits],
     }
-    if case.mixtral:
-        golden["experts"] = [
-            row.topk(case.top_k).indices.tolist()
-            for row in (layer[-1] for layer in routers.logits)
-        ]
+    round_as_intermix(model)
+    golden["rounded_logits"] = [rounded(row) for row in forward(model, routers, prompt)]
     write_json(directory / "golden.json", golden)
     size = sum(file.stat().st_size for file in directory.iterdir())
     print(f"{case.name}: {size / 1024:.0f} KiB, logits RMS {logits.square().mean().sqrt():.3f}, "
@@ -341,7 +386,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="recompute tiny-mixtral.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(min(2, os.cpu_count()))
+    torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if arguments.check:
