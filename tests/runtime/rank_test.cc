@@ -1,0 +1,102 @@
+// Rank: what start-up refuses, on every rank alike, and what it reports once it runs.
+#include "runtime/engine/rank.h"
+
+#include <atomic>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/run_ranks.h"
+
+namespace intermix {
+namespace {
+
+using ::testing::HasSubstr;
+
+RankOptions TinyMixtral() {
+  return {.model_directory = INTERMIX_TEST_DATA "/tiny-mixtral",
+          .quant = {.scales = ScaleChoice::kFolded},
+          .num_threads = 1,
+          .kv_memory_bytes = 1 << 20};
+}
+
+// The one status that all `world` ranks get.
+absl::Status Refusal(int world, const RankOptions& options) {
+  std::vector<absl::Status> statuses(world);
+  RunRanks(world, [&](std::unique_ptr<Communicator> comm) {
+    const int rank = comm->rank();
+    statuses[rank] = Rank::Create(options, std::move(comm)).status();
+  });
+  for (const absl::Status& status : statuses) EXPECT_EQ(status, statuses.front());
+  EXPECT_FALSE(statuses.front().ok());
+  return statuses.front();
+}
+
+TEST(RankTest, IllegalLayoutsAreRefusedOnEveryRankWithOneSentence) {
+  RankOptions options = TinyMixtral();
+  options.tp = 3;
+  EXPECT_EQ(Refusal(4, options),
+            absl::InvalidArgumentError("--tp 3 does not divide the 4 ranks of this job"));
+  options.tp = 0;
+  options.ep = 3;
+  EXPECT_EQ(Refusal(3, options),
+            absl::InvalidArgumentError("--ep 3 does not divide the model's 8 experts"));
+  options.ep = 1;
+  EXPECT_THAT(std::string(Refusal(3, options).message()), HasSubstr("--tp 3 does not divide"));
+}
+
+TEST(RankTest, ImpossibleOptionsAreRefusedInWords) {
+  RankOptions options = TinyMixtral();
+  options.device = "tpu";
+  EXPECT_THAT(std::string(Refusal(1, options).message()), HasSubstr("no device \"tpu\""));
+  options = TinyMixtral();
+  options.max_context = 4096;
+  EXPECT_EQ(Refusal(2, options).message(),
+            "a context of 4096 tokens is longer than the model's 2048");
+  options = TinyMixtral();
+  options.kv_memory_bytes = 100;
+  EXPECT_THAT(std::string(Refusal(2, options).message()), HasSubstr("give more with --kv-memory"));
+  options = TinyMixtral();
+  options.model_directory = INTERMIX_TEST_DATA "/nowhere";
+  EXPECT_THAT(std::string(Refusal(2, options).message()), HasSubstr("nowhere"));
+}
+
+TEST(RankTest, SaysWhatItIsAndCountsItsExpertsTokens) {
+  std::atomic<int64_t> total = 0;
+  RunRanks(2, [&](std::unique_ptr<Communicator> comm) {
+    const bool root = comm->rank() == 0;
+    RankOptions options = TinyMixtral();
+    options.ep = 2;
+    const std::unique_ptr<Rank> rank = *Rank::Create(options, std::move(comm));
+    EXPECT_EQ(rank->layout().ToString(), "world 2: dp 1 x tp 2, ep 2 x etp 1");
+    EXPECT_THAT(rank->model_description(), HasSubstr("MixtralForCausalLM"));
+    EXPECT_LE(rank->kv_bytes(), 1 << 20);
+    EXPECT_GT(rank->weight_bytes(), 1 << 20);
+    constexpr int64_t kTokens = 5;
+    if (root) {
+      const Tensor logits = rank->runner().Step(
+          {.step = 1,
+           .chunks = {{.logits = LogitsWanted::kAll, .tokens = {1, 2, 3, 4, 5}, .blocks = {0}}}});
+      EXPECT_EQ(logits.rows(), kTokens);
+      EXPECT_EQ(logits.cols(), 2048);
+      rank->runner().Stop();
+    } else {
+      rank->RunWorker();
+    }
+    EXPECT_EQ(rank->progress().step, 1);
+    EXPECT_EQ(rank->progress().tokens, kTokens);
+    const std::vector<int64_t> tokens = rank->expert_tokens();
+    ASSERT_EQ(tokens.size(), 8u);
+    // Ranks count only their own experts; together they make top-2 of every token in each layer.
+    for (int e = 0; e < 8; ++e) {
+      if ((e < 4) != root) {
+        EXPECT_EQ(tokens[e], 0) << "expert " << e;
+      }
+      total += tokens[e];
+    }
+    rank->world().Barrier();
+    EXPECT_EQ(total, kTokens * 2 * 4);
+  });
+}
+
+}  // namespace
+}  // namespace intermix
