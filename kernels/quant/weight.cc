@@ -1,5 +1,7 @@
 #include "kernels/quant/weight.h"
 
+#include <cstring>
+
 #include "kernels/core/check.h"
 
 namespace intermix {
@@ -27,6 +29,20 @@ int CodeAt(const QuantizedWeight& weight, int64_t n, int64_t k) {
   if (weight.format.bits == 8) return weight.codes.row<int8_t>(n)[k];
   const int nibble = (weight.codes.row<uint8_t>(n)[k / 2] >> (k % 2 == 0 ? 0 : 4)) & 0xF;
   return (nibble ^ 8) - 8;  // two's complement
+}
+
+void UnpackCodes(const QuantizedWeight& weight, int64_t n, int8_t* codes) {
+  CHECK(weight.format.scheme != Scheme::kNone) << "an unquantised weight has no codes";
+  if (weight.format.bits == 8) {
+    std::memcpy(codes, weight.codes.row<int8_t>(n), static_cast<size_t>(weight.k));
+    return;
+  }
+  const uint8_t* bytes = weight.codes.row<uint8_t>(n);
+  const int64_t num_pairs = weight.k / 2;
+  for (int64_t i = 0; i < num_pairs; ++i) {
+    codes[2 * i] = static_cast<int8_t>(((bytes[i] & 0xF) ^ 8) - 8);
+    codes[2 * i + 1] = static_cast<int8_t>(((bytes[i] >> 4) ^ 8) - 8);
+  }
 }
 
 }  // namespace intermix

@@ -53,4 +53,7 @@ struct QuantizedWeight {
 // Code q[n, k] of a bits = 4 or 8 weight.
 int CodeAt(const QuantizedWeight& weight, int64_t n, int64_t k);
 
+// All codes of row n, faster than one by one: codes [K].
+void UnpackCodes(const QuantizedWeight& weight, int64_t n, int8_t* codes);
+
 }  // namespace intermix

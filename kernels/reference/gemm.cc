@@ -36,12 +36,6 @@ void Store(float value, Tensor y, int64_t m, int64_t n) {
   }
 }
 
-// Codes of out feature n as int8.  codes [K]
-void UnpackRow(const QuantizedWeight& w, int64_t n, std::vector<int8_t>& codes) {
-  codes.resize(w.k);
-  for (int64_t k = 0; k < w.k; ++k) codes[k] = static_cast<int8_t>(CodeAt(w, n, k));
-}
-
 int64_t GroupDot(const int8_t* x, const int8_t* q, int64_t count) {
   int64_t sum = 0;
   for (int64_t k = 0; k < count; ++k) sum += int32_t{x[k]} * int32_t{q[k]};
@@ -101,13 +95,13 @@ void UnquantizedColumn(const Activations& x, const QuantizedWeight& w, int64_t n
 void PartGemm(const Activations& x, const QuantizedWeight& w, Tensor y) {
   CHECK(y.dtype() != DType::kI32 || w.format.scheme == Scheme::kInteger)
       << "only an integer scheme has int32 accumulators, this weight is " << w.format.ToString();
-  std::vector<int8_t> codes;
+  std::vector<int8_t> codes(w.k);
   for (int64_t n = 0; n < w.n; ++n) {
     if (w.format.scheme == Scheme::kNone) {
       UnquantizedColumn(x, w, n, y);
       continue;
     }
-    UnpackRow(w, n, codes);
+    UnpackCodes(w, n, codes.data());
     if (w.format.scheme == Scheme::kInteger) {
       IntegerColumn(x, w, codes.data(), n, y);
     } else {

@@ -116,5 +116,16 @@ TEST(WeightTest, EvenCodesAreInTheLowNibble) {
   EXPECT_EQ(CodeAt(w, 0, 3), 7);
 }
 
+TEST(WeightTest, UnpackedCodesAreTheCodesOneByOne) {
+  for (const WeightFormat& format : {kWide4, kWide8}) {
+    const QuantizedWeight w = RandomWeight(format, 3, 96, 6);
+    std::vector<int8_t> codes(96);
+    for (int64_t n = 0; n < 3; ++n) {
+      UnpackCodes(w, n, codes.data());
+      for (int64_t k = 0; k < 96; ++k) EXPECT_EQ(codes[k], CodeAt(w, n, k));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace intermix
