@@ -121,6 +121,52 @@ TEST(ReferenceSiluMulTest, FarNegativeGatesGiveZeroNotNan) {
   EXPECT_EQ(ElementAt(out.view, 0, 0), 0.0);
 }
 
+TEST(ReferenceSortTest, OrdersSlotsByExpertThenToken) {
+  const OwnedTensor experts = RandomInts({9, 2}, 0, 7, 10);
+  const OwnedTensor token_of_row = OwnedTensor::Host(DType::kI32, {18});
+  const OwnedTensor row_of_slot = OwnedTensor::Host(DType::kI32, {18});
+  const OwnedTensor row_offsets = OwnedTensor::Host(DType::kI32, {4});
+  ReferenceBackend backend;
+  backend.SortByExpert(experts.view, 3, token_of_row.view, row_of_slot.view, row_offsets.view);
+  int32_t row = 0;
+  for (int32_t e = 0; e < 3; ++e) {  // experts 3, 4 and 5
+    EXPECT_EQ(row_offsets.view.data<int32_t>()[e], row);
+    for (int32_t slot = 0; slot < 18; ++slot) {
+      if (experts.view.data<int32_t>()[slot] != 3 + e) continue;
+      EXPECT_EQ(row_of_slot.view.data<int32_t>()[slot], row);
+      EXPECT_EQ(token_of_row.view.data<int32_t>()[row], slot / 2);
+      ++row;
+    }
+  }
+  EXPECT_EQ(row_offsets.view.data<int32_t>()[3], row);
+  ASSERT_LT(row, 18);
+  for (int32_t slot = 0; slot < 18; ++slot) {
+    const int32_t expert = experts.view.data<int32_t>()[slot];
+    const bool is_ordered = expert >= 3 && expert <= 5;
+    EXPECT_EQ(row_of_slot.view.data<int32_t>()[slot] == -1, !is_ordered);
+    EXPECT_TRUE(slot < row || token_of_row.view.data<int32_t>()[slot] == 0);
+  }
+  const OwnedTensor totals = OwnedTensor::Host(DType::kI32, {3});
+  totals.view.data<int32_t>()[1] = -1;
+  backend.AddRowCounts(row_offsets.view, totals.view);
+  const int32_t* offsets = row_offsets.view.data<int32_t>();
+  EXPECT_EQ(totals.view.data<int32_t>()[0], offsets[1] - offsets[0]);
+  EXPECT_EQ(totals.view.data<int32_t>()[1], offsets[2] - offsets[1] - 1);
+}
+
+TEST(ReferenceCombineTest, WithoutAnIndexSlotsLieOneAfterTheOther) {
+  const OwnedTensor rows = RandomTensor(DType::kBF16, {6, 8}, 11);
+  const OwnedTensor weights = RandomTensor(DType::kF32, {3, 2}, 12);
+  const OwnedTensor row_of = OwnedTensor::Host(DType::kI32, {3, 2});
+  std::iota(row_of.view.data<int32_t>(), row_of.view.data<int32_t>() + 6, 0);
+  const OwnedTensor indexed = RandomTensor(DType::kF32, {3, 8}, 13);
+  const OwnedTensor direct = RandomTensor(DType::kF32, {3, 8}, 13);
+  ReferenceBackend backend;
+  backend.CombineExperts(rows.view, row_of.view, weights.view, indexed.view);
+  backend.CombineExperts(rows.view, Tensor(), weights.view, direct.view);
+  EXPECT_TRUE(BitwiseEqual(direct.view, indexed.view));
+}
+
 TEST(ReferenceCombineTest, SumsWeightedSlotsInAscendingOrderWithoutFma) {
   const OwnedTensor rows = RandomTensor(DType::kBF16, {15, 40}, 6);
   const OwnedTensor row_of = RandomInts({5, 3}, 0, 14, 7);

@@ -1,5 +1,6 @@
 // ReferenceBackend's linear layers against the definition, spelled out in double and 64-bit
 // integers.
+#include <algorithm>
 #include <cmath>
 
 #include "gtest/gtest.h"
@@ -167,14 +168,20 @@ TEST_F(ReferenceGemmTest, GroupedGemmIsOneGemmPerExpert) {
     experts.push_back(owned.back().get());
   }
   for (const std::vector<int32_t>& offsets : ExpertRowOffsets()) {
-    const OwnedActivations x = RandomActivations(Scheme::kInteger, offsets.back(), test.k, 7);
-    OwnedTensor y = OwnedTensor::Host(DType::kBF16, {offsets.back(), test.n});
-    backend_.GroupedGemm(x.view(), experts, offsets, y.view);
+    const int64_t tokens = offsets.back() + 2;  // the last two rows belong to nobody
+    const OwnedActivations x = RandomActivations(Scheme::kInteger, tokens, test.k, 7);
+    const OwnedTensor row_offsets = OwnedTensor::Host(DType::kI32, {9});
+    std::copy(offsets.begin(), offsets.end(), row_offsets.view.data<int32_t>());
+    const OwnedTensor y = RandomTensor(DType::kBF16, {tokens, test.n}, 8);
+    const OwnedTensor before = RandomTensor(DType::kBF16, {tokens, test.n}, 8);
+    backend_.GroupedGemm(x.view(), experts, row_offsets.view, y.view);
     for (int e = 0; e < 8; ++e) {
       const OwnedTensor alone =
           Run(x.view().Rows(offsets[e], offsets[e + 1]), *experts[e], DType::kBF16);
       EXPECT_TRUE(BitwiseEqual(y.view.Rows(offsets[e], offsets[e + 1]), alone.view));
     }
+    EXPECT_TRUE(
+        BitwiseEqual(y.view.Rows(tokens - 2, tokens), before.view.Rows(tokens - 2, tokens)));
   }
 }
 

@@ -200,6 +200,21 @@ TEST_F(ReferenceRowsTest, EmbedAndGatherPickRows) {
   }
 }
 
+TEST_F(ReferenceRowsTest, GatherOfNoRowGivesZeros) {
+  const OwnedTensor table = RandomTensor(DType::kF32, {3, 4}, 14);
+  const OwnedTensor index = OwnedTensor::Host(DType::kI32, {2});
+  index.view.data<int32_t>()[0] = -1;
+  index.view.data<int32_t>()[1] = 2;
+  const OwnedTensor wide = RandomTensor(DType::kF32, {2, 9}, 15);
+  const Tensor strided = wide.view.Cols(2, 6);
+  backend_.GatherRows(table.view, index.view, strided);
+  const OwnedTensor zeros = OwnedTensor::Host(DType::kF32, {1, 4});
+  EXPECT_TRUE(BitwiseEqual(strided.Rows(0, 1), zeros.view));
+  EXPECT_TRUE(BitwiseEqual(strided.Rows(1, 2), table.view.Rows(2, 3)));
+  backend_.Zero(table.view);
+  EXPECT_TRUE(BitwiseEqual(table.view.Rows(1, 2), zeros.view));
+}
+
 TEST_F(ReferenceRowsTest, MergeColumnsPutsShardsSideBySide) {
   const OwnedTensor shards = RandomTensor(DType::kBF16, {3, 4, 5}, 13);
   const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {4, 15});
