@@ -1,5 +1,6 @@
 // Every linear layer of the shared list, on every instruction set and number of threads, equals
 // ReferenceBackend bit for bit: accumulators, float32 and bfloat16 outputs.
+#include <algorithm>
 #include <cstring>
 
 #include "tests/parity/parity_test_base.h"
@@ -145,6 +146,9 @@ TEST_P(GemmParityTest, GroupedGemmWithExpertsThatHaveNoRows) {
       SCOPED_TRACE(format.ToString());
       for (const std::vector<int32_t>& offsets : ExpertRowOffsets()) {
         const OwnedActivations x = RandomActivations(scheme, offsets.back(), 96, 7);
+        const OwnedTensor row_offsets =
+            OwnedTensor::Host(DType::kI32, {static_cast<int64_t>(offsets.size())});
+        std::copy(offsets.begin(), offsets.end(), row_offsets.view.data<int32_t>());
         ExpectSame(DType::kBF16, {offsets.back(), 85}, [&](Backend& backend, const Tensor& y) {
           std::vector<std::unique_ptr<PackedWeight>> owned;
           std::vector<const PackedWeight*> experts;
@@ -156,7 +160,7 @@ TEST_P(GemmParityTest, GroupedGemmWithExpertsThatHaveNoRows) {
                                            RandomWeight(format, 45, 96, 200 + e)}));
             experts.push_back(owned.back().get());
           }
-          backend.GroupedGemm(x.view(), experts, offsets, y);
+          backend.GroupedGemm(x.view(), experts, row_offsets.view, y);
         });
       }
     }
