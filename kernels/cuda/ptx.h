@@ -76,9 +76,12 @@ INTERMIX_DEVICE float mul_rn(float a, float b);
 INTERMIX_DEVICE float add_rn(float a, float b);
 INTERMIX_DEVICE float div_rn(float a, float b);
 INTERMIX_DEVICE float sqrt_rn(float a);
-INTERMIX_DEVICE float to_f32(int32_t value);       // cvt.rn.f32.s32
-INTERMIX_DEVICE int32_t round_s32(float value);    // cvt.rni.s32.f32
-INTERMIX_DEVICE uint16_t to_bf16(float value);     // cvt.rn.bf16.f32; NaN becomes the canonical one
+INTERMIX_DEVICE float to_f32(int32_t value);     // cvt.rn.f32.s32
+INTERMIX_DEVICE int32_t round_s32(float value);  // cvt.rni.s32.f32
+INTERMIX_DEVICE uint16_t to_bf16(float value);   // cvt.rn.bf16.f32; NaN becomes the canonical one
+INTERMIX_DEVICE float float_of_bits(uint32_t bits);  // mov.b32
+INTERMIX_DEVICE uint32_t bits_of_float(float value);
+INTERMIX_DEVICE int32_t popc(uint32_t value);  // the number of 1 bits
 INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector);
 INTERMIX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c);  // s8 x s8, wrapping
 
