@@ -20,7 +20,8 @@ GenerateCall::GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer de
 
 GenerateCall* GenerateCall::Start(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
                                   uint64_t seed, DeliveryThread& delivery) {
-  const std::shared_ptr<GenerateCall> call(new GenerateCall(std::move(stream), std::move(detokenizer), seed));
+  const std::shared_ptr<GenerateCall> call(
+      new GenerateCall(std::move(stream), std::move(detokenizer), seed));
   call->self_ = call;
   const std::weak_ptr<Deliverable> weak = call;
   call->stream_->OnReady([weak, &delivery] { delivery.Post(weak); });

@@ -1,0 +1,65 @@
+// What a Backend's operations take besides tensors: rows for a linear layer, weights in a backend's
+// own form, and where the rows of a step sit in the paged cache.
+// Views are values; a PackedWeight is owned by whoever asked for it. Immutable after they were
+// made.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/tensor.h"
+
+namespace intermix {
+
+// Rows that enter a linear layer.
+struct Activations {
+  Tensor values;  // [tokens, K] int8, or float32 where the weights are not quantised
+  Tensor scales;  // [tokens] float32; empty where values are float32
+
+  bool quantized() const { return !scales.empty(); }
+  int64_t tokens() const { return values.rows(); }
+  Activations Rows(int64_t begin, int64_t end) const {
+    return {.values = values.Rows(begin, end),
+            .scales = quantized() ? scales.Rows(begin, end) : Tensor()};
+  }
+};
+
+// Weights as one backend's kernels read them; made by Backend::Prepack, opaque to everyone else.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  // Whether the rows that enter must be int8 (or float32, under Scheme::kNone).
+  bool quantized() const { return quantized_; }
+  // Bytes that one pass over the weight reads.
+  virtual int64_t bytes() const = 0;
+
+ protected:
+  PackedWeight(int64_t n, int64_t k, bool quantized) : n_(n), k_(k), quantized_(quantized) {}
+
+ private:
+  int64_t n_;
+  int64_t k_;
+  bool quantized_;
+};
+
+// One layer's paged cache. A block holds `block_size` consecutive positions of one sequence.
+struct KvLayer {
+  Tensor k;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
+  Tensor v;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
+};
+
+// Where this step's rows sit; the same for every layer. Sequences' rows are contiguous and
+// ascending.
+struct PagedRows {
+  Tensor positions;     // [tokens] int32, from 0 in each sequence
+  Tensor slots;         // [tokens] int32, block * block_size + offset: where the row's K/V go
+  Tensor query_starts;  // [sequences + 1] int32: the rows of sequence s
+  Tensor block_tables;  // [sequences, max_blocks] int32; unused entries are never read
+};
+
+// Attention is computed in splits of this many positions, anchored at position 0; see
+// PagedAttention.
+inline constexpr int kAttentionSplit = 256;
+
+}  // namespace intermix
