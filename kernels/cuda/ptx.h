@@ -51,6 +51,8 @@ INTERMIX_DEVICE char* shared_memory();
 // 16-byte accesses; addresses 16-byte aligned. `ld_stream`: read-only data that is read once
 // (ld.global.nc.L1::no_allocate).
 INTERMIX_DEVICE uint4 ld_stream(const void* global);
+// Reads what other blocks' atomics have written: bypasses L1 (ld.global.cg).
+INTERMIX_DEVICE int32_t ld_l2_s32(const int32_t* global);
 // Global atomics, relaxed.
 INTERMIX_DEVICE int32_t red_add_s32(int32_t* address, int32_t value);  // returns the old value
 // Makes this thread's writes visible to all of the device before its later ones.
