@@ -11,13 +11,6 @@ namespace {
 
 class GemmParityTest : public ParityTest {
  protected:
-  static std::unique_ptr<PackedWeight> Pack(Backend& backend,
-                                            const std::vector<QuantizedWeight>& parts) {
-    absl::StatusOr<std::unique_ptr<PackedWeight>> packed = backend.Prepack(parts);
-    EXPECT_TRUE(packed.ok()) << packed.status();
-    return packed.ok() ? *std::move(packed) : nullptr;
-  }
-
   // All rows of `x`, then the first m of them for every m in GemmTokens(): a row may not depend on
   // which other rows there are, so one reference run serves them all.
   void ExpectSameGemm(const std::vector<QuantizedWeight>& parts, const Activations& x,
@@ -134,35 +127,6 @@ TEST_P(GemmParityTest, StridedRowsInAndOutAndNothingElseIsWritten) {
         backend.Gemm(x.Rows(0, 2), *Pack(backend, parts), y.Rows(1, 3).Cols(3, 3 + 21));
       };
       ExpectSame(output, {kRows, 30}, run);
-    }
-  }
-}
-
-TEST_P(GemmParityTest, GroupedGemmWithExpertsThatHaveNoRows) {
-  for (const ScaleWidth width : {ScaleWidth::kFolded, ScaleWidth::kWide}) {
-    for (const Scheme scheme : {Scheme::kInteger, Scheme::kFloat, Scheme::kNone}) {
-      const WeightFormat format{
-          .scheme = scheme, .scale_width = width, .bits = 4, .group_size = 32};
-      SCOPED_TRACE(format.ToString());
-      for (const std::vector<int32_t>& offsets : ExpertRowOffsets()) {
-        const OwnedActivations x = RandomActivations(scheme, offsets.back(), 96, 7);
-        const OwnedTensor row_offsets =
-            OwnedTensor::Host(DType::kI32, {static_cast<int64_t>(offsets.size())});
-        std::copy(offsets.begin(), offsets.end(), row_offsets.view.data<int32_t>());
-        ExpectSame(DType::kBF16, {offsets.back(), 85}, [&](Backend& backend, const Tensor& y) {
-          std::vector<std::unique_ptr<PackedWeight>> owned;
-          std::vector<const PackedWeight*> experts;
-          for (uint64_t e = 0; e + 1 < offsets.size(); ++e) {
-            // Experts may differ in format: here every other one has longer groups.
-            WeightFormat own = format;
-            if (e % 2 == 1 && scheme != Scheme::kNone) own.group_size = 96;
-            owned.push_back(Pack(backend, {RandomWeight(own, 40, 96, 100 + e),
-                                           RandomWeight(format, 45, 96, 200 + e)}));
-            experts.push_back(owned.back().get());
-          }
-          backend.GroupedGemm(x.view(), experts, row_offsets.view, y);
-        });
-      }
     }
   }
 }

@@ -29,6 +29,13 @@ class ParityTest : public ::testing::TestWithParam<Isa> {
   const std::vector<std::unique_ptr<Backend>>& backends() const { return backends_; }
   Backend& reference() { return reference_; }
 
+  static std::unique_ptr<PackedWeight> Pack(Backend& backend,
+                                            const std::vector<QuantizedWeight>& parts) {
+    absl::StatusOr<std::unique_ptr<PackedWeight>> packed = backend.Prepack(parts);
+    EXPECT_TRUE(packed.ok()) << packed.status();
+    return packed.ok() ? *std::move(packed) : nullptr;
+  }
+
   // Runs `op(backend, output)` on the reference and on every backend under test; the outputs, both
   // filled with the same bytes before, must be equal.
   template <typename Op>
