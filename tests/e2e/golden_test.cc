@@ -7,6 +7,7 @@
 #include <span>
 
 #include "gtest/gtest.h"
+#include "launch/perplexity.h"
 #include "tests/testing/stepped_model.h"
 
 namespace intermix {
@@ -33,6 +34,13 @@ double RelativeError(const std::vector<Row>& actual, const std::vector<Row>& exp
     }
   }
   return Rms(difference) / Rms(all);
+}
+
+double LogSumExp(const Row& logits) {
+  const double max = *std::max_element(logits.begin(), logits.end());
+  double sum = 0.0;
+  for (float x : logits) sum += std::exp(x - max);
+  return max + std::log(sum);
 }
 
 class RandomModelTest : public ::testing::TestWithParam<std::string> {
@@ -82,6 +90,20 @@ TEST(TinyMixtralTest, LogitsAndGreedyTextsAgreeWithTransformers) {
     EXPECT_EQ(model->Greedy(prompt.at("ids"), greedy.size()), greedy);
   }
   EXPECT_LT(Rms(difference), 0.01 * Rms(all));
+}
+
+TEST(TinyMixtralTest, FirstHeldOutWindowsAreAsLikelyAsInTransformers) {
+  const std::unique_ptr<SteppedModel> model = SteppedModel::Load("tiny-mixtral");
+  ASSERT_NE(model, nullptr);
+  const json windows = ReadTestJson("golden/tiny-mixtral-windows.json").at("windows");
+  double nll = 0.0;
+  for (int i = 0; i < 2; ++i) nll += windows[i][1].get<double>();
+  std::vector<int32_t> tokens = HeldOutTokens();
+  tokens.resize(1024);  // two windows
+  absl::StatusOr<PerplexityResult> result = MeasurePerplexity(
+      {.bos_token_id = 1, .window = 512, .max_batch_tokens = 1024}, tokens, model->runner());
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_NEAR(std::log(result->perplexity), nll / 1024, 0.002);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "tests/testing/stepped_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <numeric>
@@ -9,6 +8,7 @@
 
 #include "comm/self_communicator.h"
 #include "gtest/gtest.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace intermix {
 
@@ -24,12 +24,20 @@ nlohmann::json ReadTestJson(const std::string& path) {
   return value;
 }
 
+std::vector<int32_t> HeldOutTokens() {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      LoadTokenizer(INTERMIX_TEST_DATA "/tiny-mixtral");
+  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  if (!tokenizer.ok()) return {};
+  return (*tokenizer)->Encode(ReadTestFile("text/kjv-heldout.txt"));
+}
+
 std::unique_ptr<SteppedModel> SteppedModel::Load(const std::string& directory,
                                                  const QuantSpec& quant) {
   absl::StatusOr<std::unique_ptr<Rank>> rank =
       Rank::Create({.model_directory = INTERMIX_TEST_DATA "/" + directory,
                     .quant = quant,
-                    .max_batch_tokens = 512},
+                    .max_batch_tokens = 1024},
                    MakeSelfCommunicator());
   EXPECT_TRUE(rank.ok()) << rank.status();
   if (!rank.ok()) return nullptr;
@@ -63,13 +71,6 @@ std::vector<int32_t> SteppedModel::Greedy(const std::vector<int32_t>& prompt, si
     if (tokens.size() == count) return tokens;
     logits = Step({tokens.back()}, static_cast<int32_t>(prompt.size() + tokens.size() - 1))[0];
   }
-}
-
-double LogSumExp(const SteppedModel::Row& logits) {
-  const double max = *std::max_element(logits.begin(), logits.end());
-  double sum = 0.0;
-  for (float x : logits) sum += std::exp(x - max);
-  return max + std::log(sum);
 }
 
 }  // namespace intermix

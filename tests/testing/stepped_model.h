@@ -17,6 +17,9 @@ namespace intermix {
 std::string ReadTestFile(const std::string& path);
 nlohmann::json ReadTestJson(const std::string& path);
 
+// tests/data/text/kjv-heldout.txt as tiny-mixtral's tokenizer cuts it, without BOS.
+std::vector<int32_t> HeldOutTokens();
+
 class SteppedModel {
  public:
   using Row = std::vector<float>;  // the logits of one position, [vocabulary]
@@ -24,6 +27,8 @@ class SteppedModel {
   // A directory of tests/data. Fails the test and returns null where it does not load.
   static std::unique_ptr<SteppedModel> Load(const std::string& directory,
                                             const QuantSpec& quant = {.scheme = Scheme::kNone});
+
+  ModelRunner& runner() { return rank_->runner(); }
 
   // Logits of all of `tokens`, which stand at positions start, start + 1, ... of the one sequence.
   std::vector<Row> Step(const std::vector<int32_t>& tokens, int32_t start = 0);
@@ -37,8 +42,5 @@ class SteppedModel {
   std::unique_ptr<Rank> rank_;
   int64_t step_ = 0;
 };
-
-// log sum exp of a row, in double.
-double LogSumExp(const SteppedModel::Row& logits);
 
 }  // namespace intermix
