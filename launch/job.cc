@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "launch/logging.h"
 
@@ -68,7 +69,9 @@ absl::Status Job::Join(const JobOptions& options) {
 }
 
 absl::Status Job::Load(const JobOptions& options) {
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(model_directory_);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      absl::NotFoundError(absl::StrCat("--model ", model_directory_, " is not a directory"));
+  if (std::filesystem::is_directory(model_directory_)) tokenizer = LoadTokenizer(model_directory_);
   if (absl::Status s = AgreeOnStatus(*world_, tokenizer.status()); !s.ok()) return s;
   tokenizer_ = *std::move(tokenizer);
   const absl::StatusOr<QuantSpec> quant = options.quant.Spec();

@@ -11,6 +11,8 @@
 #include "launch/port_file.h"
 #include "launch/rank_reporter.h"
 #include "launch/rendezvous.h"
+#include "launch/start_server.h"
+#include "launch/status_page.h"
 #include "runtime/rpc/control_client.h"
 #include "runtime/rpc/proto_convert.h"
 #include "runtime/rpc/server.h"
@@ -25,33 +27,6 @@ struct ServeOptions {
   std::string port_file;
   double heartbeat_timeout_s = 30.0;
 };
-
-absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const ServeOptions& options, Job& job) {
-  const absl::StatusOr<ListenAddress> listen = ListenAddress::Parse(options.listen);
-  if (!listen.ok()) {
-    return absl::InvalidArgumentError("--listen: " + std::string(listen.status().message()));
-  }
-  absl::StatusOr<std::unique_ptr<RpcServer>> server =
-      RpcServer::Start({.listen = *listen,
-                        .version = INTERMIX_VERSION,
-                        .world = job.size(),
-                        .on_stop_requested = [&job] { job.signals().Trigger(); }});
-  if (!server.ok()) return server.status();
-  if (!listen->port_given && (*server)->address().port != listen->port) {
-    spdlog::warn("port {} is taken; listening on {}", listen->port, (*server)->address().port);
-  }
-  if (!listen->loopback()) {
-    spdlog::warn(
-        "{} is open to the network and there is no authentication: whoever reaches it can "
-        "use it",
-        (*server)->address().ToString());
-  } else if (!job.one_host()) {
-    spdlog::warn(
-        "ranks on other hosts cannot report to {}; use --listen with a name they can reach",
-        (*server)->address().ToString());
-  }
-  return server;
-}
 
 v1::ModelInfo Describe(Job& job) {
   v1::ModelInfo model;
@@ -68,14 +43,15 @@ int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter
   const FrontModel front = FrontModel::Make(job.rank().config(), job.tokenizer());
   const EngineOptions engine_options = EngineOptionsOf(options.job);
   Engine engine(engine_options, job.rank().runner());
-  server.Open(engine, engine_options, front, Describe(job));
+  const v1::ModelInfo model = Describe(job);
+  server.Open(engine, engine_options, front, model);
   const absl::Status port_file = WritePortFile(options.port_file, server.address());
   if (!port_file.ok()) engine.Shutdown();  // then Run only tells the others to stop
   const HeartbeatMonitor monitor(server.cluster(), absl::Seconds(options.heartbeat_timeout_s));
   if (port_file.ok()) {
-    std::printf("intermix: serving %s on %s (%d %s: %s; %s)\n", job.model_name().c_str(),
-                server.address().ToString().c_str(), job.size(), job.size() == 1 ? "rank" : "ranks",
-                job.rank().layout().ToString().c_str(), job.rank().model_description().c_str());
+    std::printf("intermix: serving %s on %s (%s; %s)\n", model.name().c_str(),
+                server.address().ToString().c_str(), LayoutText(model.layout()).c_str(),
+                model.description().c_str());
     std::fflush(stdout);
   }
   job.signals().SetAction([&] {
@@ -96,7 +72,7 @@ int RunServe(const ServeOptions& options) {
   absl::Status started;
   std::unique_ptr<RpcServer> server;  // rank 0's
   if (job.first()) {
-    absl::StatusOr<std::unique_ptr<RpcServer>> made = StartServer(options, job);
+    absl::StatusOr<std::unique_ptr<RpcServer>> made = StartServer(options.listen, job);
     started = made.status();
     if (made.ok()) server = *std::move(made);
   }

@@ -72,19 +72,16 @@ std::string Table(const std::vector<Row>& rows) {
 }
 
 std::string ServerLines(const v1::GetServerInfoResponse& server) {
-  const absl::Duration uptime = absl::Floor(DurationFromProto(server.uptime()), absl::Seconds(1));
-  std::string text = absl::StrCat("intermix ", server.version(), ", ",
-                                  server.serving() ? "serving" : "not serving", ", up ",
-                                  absl::FormatDuration(uptime), "\n");
+  const absl::Duration uptime = DurationFromProto(server.uptime());
+  std::string text =
+      absl::StrFormat("intermix %s, %s, up %.0f s\n", server.version(),
+                      server.serving() ? "serving" : "not serving", absl::ToDoubleSeconds(uptime));
   if (!server.has_model()) return text;
   const v1::ModelInfo& model = server.model();
-  const v1::Layout& layout = model.layout();
   const v1::EngineInfo& engine = server.engine();
   absl::StrAppend(&text, "model    ", model.name(), ": ", model.description(), ", context ",
                   model.max_context(), "\n");
-  absl::StrAppend(&text, "layout   ", layout.world(), layout.world() == 1 ? " rank" : " ranks",
-                  ": dp ", layout.dp(), " x tp ", layout.tp(), ", ep ", layout.ep(), " x etp ",
-                  layout.etp(), "\n");
+  absl::StrAppend(&text, "layout   ", LayoutText(model.layout()), "\n");
   absl::StrAppend(&text, "engine   step ", engine.step(), ", running ", engine.running(), " of ",
                   engine.max_running(), ", waiting ", engine.waiting(), " of ", engine.max_queue(),
                   ", KV blocks free ", engine.free_kv_blocks(), " of ", engine.total_kv_blocks(),
@@ -104,6 +101,12 @@ std::string Json(const google::protobuf::Message& message) {
 }
 
 }  // namespace
+
+std::string LayoutText(const v1::Layout& layout) {
+  return absl::StrCat(layout.world(), layout.world() == 1 ? " rank" : " ranks", ": dp ",
+                      layout.dp(), " x tp ", layout.tp(), ", ep ", layout.ep(), " x etp ",
+                      layout.etp());
+}
 
 std::string StatusPage(const v1::GetServerInfoResponse& server,
                        const v1::GetClusterResponse& cluster) {

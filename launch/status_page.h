@@ -7,6 +7,9 @@
 
 namespace intermix {
 
+// "2 ranks: dp 1 x tp 2, ep 2 x etp 1".
+std::string LayoutText(const v1::Layout& layout);
+
 // A few lines about the server, then one row for each rank.
 std::string StatusPage(const v1::GetServerInfoResponse& server,
                        const v1::GetClusterResponse& cluster);

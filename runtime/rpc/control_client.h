@@ -19,8 +19,8 @@ namespace intermix {
 struct ControlClientOptions {
   std::string address;  // host:port of rank 0's server
   std::string job_id;
-  absl::Duration interval = absl::Seconds(1);     // between heartbeats
-  absl::Duration rpc_timeout = absl::Seconds(3);  // of one attempt
+  absl::Duration interval = absl::Milliseconds(250);  // between heartbeats
+  absl::Duration rpc_timeout = absl::Seconds(3);      // of one attempt
 };
 
 class ControlClient {
