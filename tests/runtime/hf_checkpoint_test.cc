@@ -157,6 +157,41 @@ TEST(HfCheckpoint, SlicesOfLinearLayersAreRowsOfTheWhole) {
   }
 }
 
+// Half of the rows alone would choose folded scales (or one amplifier), the other half the other.
+TEST(HfCheckpoint, SlicesFollowTheChoiceOfTheWholeTensor) {
+  const TempDirectory directory;
+  CopyModel("tiny-mixtral", directory.path());
+  const std::string layer = "model.layers.0.self_attn.q_proj";
+  const OwnedTensor weight = RandomTensor(DType::kBF16, {256, 256}, 3);
+  for (int64_t n = 0; n < 256; ++n) {
+    // Rows of one size; and rows of one large group among small ones, which need wide scales.
+    for (int64_t k = 0; k < 256; ++k) {
+      BFloat16& value = weight.view.row<BFloat16>(n)[k];
+      value = BFloat16(static_cast<float>(value) * (n < 128 ? 8 : k < 32 ? 32 : 1));
+    }
+  }
+  EditTensors(directory.path(), [&](auto& tensors) {
+    tensors[layer + ".weight"].bytes.assign(static_cast<const char*>(weight.view.raw()),
+                                            static_cast<size_t>(weight.view.bytes()));
+  });
+  const Amplifier heuristic{.kind = Amplifier::Kind::kHeuristic};
+  for (const QuantSpec& spec : {kGroups32, QuantSpec{.group_size = 32, .amplifier = heuristic}}) {
+    const auto checkpoint = Open(directory.path(), spec);
+    const auto whole = checkpoint->LoadLinear(layer, 256, 256, {0, 256});
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    int alone = 0;  // halves that quantised alone would be the same
+    for (const Slice rows : {Slice{0, 128}, Slice{128, 256}}) {
+      const auto slice = checkpoint->LoadLinear(layer, 256, 256, rows);
+      ASSERT_TRUE(slice.ok()) << slice.status();
+      EXPECT_TRUE(SameWeight(*slice, whole->RowSlice(rows.begin, rows.end)));
+      const auto own = Quantize(weight.view.Rows(rows.begin, rows.end), spec, "half");
+      ASSERT_TRUE(own.ok()) << own.status();
+      alone += SameWeight(*slice, *own);
+    }
+    EXPECT_EQ(alone, 1) << "the tensor does not tell a choice per tensor from one per slice";
+  }
+}
+
 TEST(HfCheckpoint, QuantisesLikeTheKernelLibrary) {
   const OwnedTensor weight = RandomTensor(DType::kF32, {700, 512}, 1);  // several chunks of rows
   for (ScaleChoice scales : {ScaleChoice::kAuto, ScaleChoice::kFolded, ScaleChoice::kWide}) {
