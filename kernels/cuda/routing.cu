@@ -1,0 +1,365 @@
+// The router, and the stable order of slots by expert.
+#include "kernels/cuda/device_math.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/routing.h"
+#include "kernels/cuda/row_grid.h"
+
+namespace intermix::cuda {
+namespace {
+
+// --- Route ---
+
+struct RouteParams {
+  const float* x;
+  const float* gate;
+  int32_t* experts;
+  float* weights;
+  int64_t x_stride;  // elements
+  int64_t gate_stride;
+  int64_t experts_stride;
+  int64_t weights_stride;
+  int64_t tokens;
+  int64_t hidden;
+  int32_t num_experts;
+  int32_t top_k;
+};
+
+// Elements k .. k + 3 of a row, zeros beyond `count`: they can turn a lane's -0 into +0, which no
+// choice and no weight can tell, and nothing else. kWide: rows are 16-byte aligned and `count` is a
+// multiple of 4.
+template <bool kWide>
+__device__ float4 load4(const float* row, int64_t k, int64_t count) {
+  if constexpr (kWide) {
+    if (k < count) return *reinterpret_cast<const float4*>(row + k);
+    return {0.0f, 0.0f, 0.0f, 0.0f};
+  } else {
+    return {k < count ? row[k] : 0.0f, k + 1 < count ? row[k + 1] : 0.0f,
+            k + 2 < count ? row[k + 2] : 0.0f, k + 3 < count ? row[k + 3] : 0.0f};
+  }
+}
+
+// The tree of SumLanes over four neighbouring threads; thread j holds lanes 4j .. 4j + 3.
+__device__ float sum_lanes_of_quad(float4 s) {
+#pragma unroll
+  for (int mask = 2; mask > 0; mask /= 2) {
+    s.x = add_rn(s.x, shfl_xor_f32(s.x, mask));
+    s.y = add_rn(s.y, shfl_xor_f32(s.y, mask));
+    s.z = add_rn(s.z, shfl_xor_f32(s.z, mask));
+    s.w = add_rn(s.w, shfl_xor_f32(s.w, mask));
+  }
+  return add_rn(add_rn(s.x, s.z), add_rn(s.y, s.w));
+}
+
+// Four threads dot one expert's gate with kTokens rows of x; 16 * kTokens chains of fmas.
+//   logits  [kTokens][num_experts], shared
+template <int kTokens, bool kWide>
+__device__ void route_logits(const RouteParams& p, int64_t first_token, int32_t expert,
+                             float* logits) {
+  const int32_t quad_lane = static_cast<int32_t>(threadIdx.x % 4);
+  const bool real = expert < p.num_experts;
+  const int64_t count = real ? p.hidden : 0;
+  const float* gate = p.gate + (real ? expert : 0) * p.gate_stride;
+  const float* x[kTokens];
+  float4 sums[kTokens];
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    const int64_t token = first_token + t < p.tokens ? first_token + t : p.tokens - 1;
+    x[t] = p.x + token * p.x_stride;
+    sums[t] = {0.0f, 0.0f, 0.0f, 0.0f};
+  }
+#pragma unroll 8
+  for (int64_t k = 4 * quad_lane; k < count; k += 16) {
+    const float4 g = load4<kWide>(gate, k, count);
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float4 v = load4<kWide>(x[t], k, count);
+      sums[t].x = fma_rn(v.x, g.x, sums[t].x);
+      sums[t].y = fma_rn(v.y, g.y, sums[t].y);
+      sums[t].z = fma_rn(v.z, g.z, sums[t].z);
+      sums[t].w = fma_rn(v.w, g.w, sums[t].w);
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    const float logit = sum_lanes_of_quad(sums[t]);
+    if (real && quad_lane == 0) logits[t * p.num_experts + expert] = logit;
+  }
+}
+
+// An expert and its logit; `expert` is num_experts where there is none.
+struct Candidate {
+  float logit;
+  int32_t expert;
+};
+
+// Whether a stands before b in the order of choice. Both exist.
+__device__ bool before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.expert < b.expert);
+}
+
+// The first expert in the order of choice that stands after `last` (`last.expert` < 0: the very
+// first), on every lane of the warp.
+__device__ Candidate next_choice(const float* logits, int32_t num_experts, const Candidate& last) {
+  Candidate best = {0.0f, num_experts};
+  for (int32_t e = static_cast<int32_t>(threadIdx.x % kWarp); e < num_experts; e += kWarp) {
+    const Candidate candidate = {logits[e], e};
+    if (last.expert >= 0 && !before(last, candidate)) continue;
+    if (best.expert == num_experts || before(candidate, best)) best = candidate;
+  }
+#pragma unroll
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+    const Candidate other = {shfl_xor_f32(best.logit, mask), shfl_xor_s32(best.expert, mask)};
+    const bool exists = other.expert != num_experts;
+    if (exists && (best.expert == num_experts || before(other, best))) best = other;
+  }
+  return best;
+}
+
+// The experts of one token and their softmax, by one warp.
+//   logits  [num_experts], shared
+//   powers  [top_k], shared scratch
+__device__ void choose_experts(const RouteParams& p, int64_t token, const float* logits,
+                               float* powers) {
+  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  int32_t* experts = p.experts + token * p.experts_stride;
+  float* weights = p.weights + token * p.weights_stride;
+  bool nan = false;
+  for (int32_t e = lane; e < p.num_experts; e += kWarp) nan = nan || logits[e] != logits[e];
+  if (ballot(nan) != 0) {
+    for (int32_t i = lane; i < p.top_k; i += kWarp) {
+      experts[i] = i;
+      weights[i] = quiet_nan();
+    }
+    return;
+  }
+  Candidate last = {0.0f, -1};
+  float largest = 0.0f;
+  float sum = 0.0f;
+  for (int32_t i = 0; i < p.top_k; ++i) {
+    last = next_choice(logits, p.num_experts, last);
+    if (i == 0) largest = last.logit;
+    const float power = lane_exp(add_rn(last.logit, -largest));
+    sum = add_rn(sum, power);
+    if (lane == 0) {
+      experts[i] = last.expert;
+      powers[i] = power;
+    }
+  }
+  sync_warp();
+  for (int32_t i = lane; i < p.top_k; i += kWarp) weights[i] = div_rn(powers[i], sum);
+}
+
+// One block for kTokens tokens.
+template <int kTokens, bool kWide>
+__global__ void RouteKernel(RouteParams p) {
+  auto* logits = reinterpret_cast<float*>(shared_memory());  // [kTokens][num_experts]
+  float* powers = logits + kTokens * p.num_experts;          // [kTokens][top_k]
+  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * kTokens;
+  const int32_t quads = static_cast<int32_t>(blockDim.x / 4);
+  for (int32_t e = 0; e < p.num_experts; e += quads) {
+    route_logits<kTokens, kWide>(p, first_token, e + static_cast<int32_t>(threadIdx.x / 4), logits);
+  }
+  sync_block();
+  for (unsigned t = threadIdx.x / kWarp; t < kTokens; t += blockDim.x / kWarp) {
+    if (first_token + t < p.tokens) {
+      choose_experts(p, first_token + t, logits + t * p.num_experts, powers + t * p.top_k);
+    }
+  }
+}
+
+template <int kTokens>
+void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
+  Launch("Route", wide ? RouteKernel<kTokens, true> : RouteKernel<kTokens, false>,
+         {.grid = dim3(static_cast<unsigned>((p.tokens + kTokens - 1) / kTokens)),
+          .block = dim3(RowBlock(4 * int64_t{p.num_experts}, 256)),
+          .shared_bytes = kTokens * static_cast<size_t>(p.num_experts + p.top_k) * sizeof(float),
+          .stream = stream},
+         p);
+}
+
+// --- SortByExpert ---
+
+struct SortParams {
+  const int32_t* expert_of_slot;
+  int32_t* token_of_row;
+  int32_t* row_of_slot;
+  int32_t* row_offsets;
+  int32_t slots;
+  int32_t top_k;
+  int32_t first_expert;
+  int32_t num_experts;
+  int32_t slots_per_warp;  // a multiple of 32
+  int32_t key_bits;        // of num_experts - 1
+};
+
+// The lanes whose key equals mine; none of the others where `valid` is false.
+__device__ uint32_t match(int32_t key, bool valid, int32_t key_bits) {
+  uint32_t peers = ballot(valid);
+  for (int32_t bit = 0; bit < key_bits; ++bit) {
+    const bool mine = ((key >> bit) & 1) != 0;
+    const uint32_t set = ballot(mine);
+    peers &= mine ? set : ~set;
+  }
+  return peers;
+}
+
+// Calls visit(slot, expert, valid, peers) for this warp's slots, 32 at a time, ascending.
+template <typename Visit>
+__device__ void for_each_slot(const SortParams& p, const Visit& visit) {
+  const int32_t warp = static_cast<int32_t>(threadIdx.x / kWarp);
+  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  const int32_t begin = warp * p.slots_per_warp;
+  const int32_t full_end = begin + p.slots_per_warp;
+  const int32_t end = full_end < p.slots ? full_end : p.slots;
+  for (int32_t base = begin; base < end; base += kWarp) {
+    const int32_t slot = base + lane;
+    const int32_t expert = slot < end ? p.expert_of_slot[slot] - p.first_expert : -1;
+    const bool valid = expert >= 0 && expert < p.num_experts;
+    visit(slot, expert, valid, match(expert, valid, p.key_bits));
+    sync_warp();
+  }
+}
+
+// Turns counts[warp][expert] into the row of each warp's first slot of each expert, and writes
+// row_offsets. Experts are summed by the first warp, 32 at a time.
+__device__ void scan_counts(const SortParams& p, int32_t* counts, int32_t num_warps,
+                            int32_t* total) {
+  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  int32_t rows = 0;  // before these 32 experts
+  for (int32_t base = 0; base < p.num_experts; base += kWarp) {
+    const int32_t expert = base + lane;
+    const bool real = expert < p.num_experts;
+    int32_t count = 0;
+    for (int32_t w = 0; real && w < num_warps; ++w) count += counts[w * p.num_experts + expert];
+    int32_t through = count;  // of the lanes up to this one
+#pragma unroll
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int32_t other = shfl_s32(through, lane < step ? lane : lane - step);
+      if (lane >= step) through += other;
+    }
+    const int32_t sum = shfl_s32(through, kWarp - 1);
+    int32_t row = rows + through - count;
+    if (real) p.row_offsets[expert] = row;
+    for (int32_t w = 0; real && w < num_warps; ++w) {
+      int32_t& cell = counts[w * p.num_experts + expert];
+      const int32_t mine = cell;
+      cell = row;
+      row += mine;
+    }
+    rows += sum;
+  }
+  if (lane == 0) {
+    p.row_offsets[p.num_experts] = rows;
+    *total = rows;
+  }
+}
+
+// One block; each warp has consecutive slots, so that counting them by (expert, warp) keeps their
+// order.
+__global__ void SortByExpertKernel(SortParams p) {
+  auto* counts = reinterpret_cast<int32_t*>(shared_memory());  // [warps][num_experts]
+  const int32_t num_warps = static_cast<int32_t>(blockDim.x / kWarp);
+  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  int32_t* total = counts + num_warps * p.num_experts;  // rows that belong to an expert
+  int32_t* mine = counts + static_cast<int32_t>(threadIdx.x / kWarp) * p.num_experts;
+  const uint32_t lower_lanes = (1u << lane) - 1u;
+
+  for (int32_t e = lane; e < p.num_experts; e += kWarp) mine[e] = 0;
+  sync_warp();
+  for_each_slot(p, [&](int32_t, int32_t expert, bool valid, uint32_t peers) {
+    if (valid && (peers & lower_lanes) == 0) mine[expert] += popc(peers);
+  });
+  sync_block();
+  if (threadIdx.x < kWarp) scan_counts(p, counts, num_warps, total);
+  sync_block();
+
+  for_each_slot(p, [&](int32_t slot, int32_t expert, bool valid, uint32_t peers) {
+    const int32_t first = valid ? mine[expert] : 0;
+    sync_warp();
+    if (valid && (peers & lower_lanes) == 0) mine[expert] = first + popc(peers);
+    const int32_t row = valid ? first + popc(peers & lower_lanes) : -1;
+    if (slot < p.slots) p.row_of_slot[slot] = row;
+    if (valid) p.token_of_row[row] = slot / p.top_k;
+  });
+  for (int32_t row = *total + static_cast<int32_t>(threadIdx.x); row < p.slots;
+       row += static_cast<int32_t>(blockDim.x)) {
+    p.token_of_row[row] = 0;
+  }
+}
+
+// --- AddRowCounts ---
+
+__global__ void AddRowCountsKernel(const int32_t* row_offsets, int32_t* totals, int32_t experts) {
+  const auto e = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (e >= experts) return;
+  totals[e] = static_cast<int32_t>(static_cast<uint32_t>(totals[e]) +
+                                   static_cast<uint32_t>(row_offsets[e + 1] - row_offsets[e]));
+}
+
+}  // namespace
+
+void Route(const RouteArgs& args, cudaStream_t stream) {
+  CHECK_EQ(args.gate.cols(), args.x.cols());
+  CHECK_EQ(args.weights.cols(), args.experts.cols());
+  CHECK_LE(args.experts.cols(), args.gate.rows());
+  CHECK_LE(args.gate.rows(), kMaxExperts);
+  const bool wide = args.x.cols() % 4 == 0 && RowsAligned(args.x, 16) && RowsAligned(args.gate, 16);
+  const RouteParams params = {.x = args.x.data<float>(),
+                              .gate = args.gate.data<float>(),
+                              .experts = args.experts.data<int32_t>(),
+                              .weights = args.weights.data<float>(),
+                              .x_stride = args.x.stride(0),
+                              .gate_stride = args.gate.stride(0),
+                              .experts_stride = args.experts.stride(0),
+                              .weights_stride = args.weights.stride(0),
+                              .tokens = args.x.rows(),
+                              .hidden = args.x.cols(),
+                              .num_experts = static_cast<int32_t>(args.gate.rows()),
+                              .top_k = static_cast<int32_t>(args.experts.cols())};
+  // Many tokens share what they read of the gate; few are spread over the multiprocessors.
+  if (params.tokens > 512) {
+    LaunchRoute<4>(params, wide, stream);
+  } else {
+    LaunchRoute<1>(params, wide, stream);
+  }
+}
+
+void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream) {
+  CHECK(args.experts.contiguous()) << args.experts.ToString();
+  const int64_t slots = args.experts.num_elements();
+  const int64_t num_experts = args.row_offsets.rows() - 1;
+  CHECK_EQ(args.token_of_row.rows(), slots);
+  CHECK_EQ(args.row_of_slot.rows(), slots);
+  CHECK_LE(num_experts, kMaxExperts);
+  int32_t key_bits = 0;
+  while ((int64_t{1} << key_bits) < num_experts) ++key_bits;
+  const unsigned threads = RowBlock(slots, 1024);
+  const int64_t warps = threads / 32;
+  const int64_t slots_per_warp = (slots + 32 * warps - 1) / (32 * warps) * 32;
+  Launch("SortByExpert", SortByExpertKernel,
+         {.grid = dim3(1),
+          .block = dim3(threads),
+          .shared_bytes = static_cast<size_t>(warps * num_experts + 1) * sizeof(int32_t),
+          .stream = stream},
+         SortParams{.expert_of_slot = args.experts.data<int32_t>(),
+                    .token_of_row = args.token_of_row.data<int32_t>(),
+                    .row_of_slot = args.row_of_slot.data<int32_t>(),
+                    .row_offsets = args.row_offsets.data<int32_t>(),
+                    .slots = static_cast<int32_t>(slots),
+                    .top_k = static_cast<int32_t>(args.experts.cols()),
+                    .first_expert = args.first_expert,
+                    .num_experts = static_cast<int32_t>(num_experts),
+                    .slots_per_warp = static_cast<int32_t>(slots_per_warp),
+                    .key_bits = key_bits});
+}
+
+void AddRowCounts(const AddRowCountsArgs& args, cudaStream_t stream) {
+  CHECK_EQ(args.row_offsets.rows(), args.totals.rows() + 1);
+  const auto experts = static_cast<unsigned>(args.totals.rows());
+  Launch("AddRowCounts", AddRowCountsKernel,
+         {.grid = dim3((experts + 127) / 128), .block = dim3(128), .stream = stream},
+         args.row_offsets.data<int32_t>(), args.totals.data<int32_t>(),
+         static_cast<int32_t>(experts));
+}
+
+}  // namespace intermix::cuda

@@ -1,0 +1,38 @@
+// Launchers of the ops that decide where tokens go; see kernels/backend.h for what each computes.
+// Stream-ordered; nothing is allocated. Bit-identical to ReferenceBackend. Tensors lie on the
+// device; nothing is read back, so a step's launches depend on shapes alone.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/core/tensor.h"
+
+namespace intermix::cuda {
+
+// The most experts that one router or one sort can have.
+inline constexpr int64_t kMaxExperts = 512;
+
+struct RouteArgs {
+  Tensor x;        // [tokens, hidden] float32
+  Tensor gate;     // [experts, hidden] float32
+  Tensor experts;  // [tokens, top_k] int32
+  Tensor weights;  // [tokens, top_k] float32
+};
+void Route(const RouteArgs& args, cudaStream_t stream);
+
+struct SortByExpertArgs {
+  Tensor experts;        // [tokens, top_k] int32, contiguous
+  int32_t first_expert;  // of the row_offsets.rows() - 1 experts that are ordered
+  Tensor token_of_row;   // [tokens * top_k] int32
+  Tensor row_of_slot;    // [tokens * top_k] int32
+  Tensor row_offsets;    // [num_experts + 1] int32
+};
+void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream);
+
+struct AddRowCountsArgs {
+  Tensor row_offsets;  // [experts + 1] int32
+  Tensor totals;       // [experts] int32, added to
+};
+void AddRowCounts(const AddRowCountsArgs& args, cudaStream_t stream);
+
+}  // namespace intermix::cuda
