@@ -91,4 +91,6 @@ INTERMIX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c);  // s8 x s8, wr
 
 #if defined(__CUDACC__)
 #include "kernels/cuda/ptx_device.h"
+#else
+#include <ptx_emulated.h>
 #endif

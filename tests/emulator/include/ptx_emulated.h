@@ -1,0 +1,74 @@
+// Bodies of kernels/cuda/ptx.h in the emulated build: what is cheap enough to inline into a kernel.
+// The rest is in tests/emulator/ptx_*.cc.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/cuda/ptx.h"
+
+namespace emu {
+void WaitForCopies(int groups);
+}  // namespace emu
+
+namespace intermix::cuda {
+
+template <int N>
+void cp_async_wait() {
+  emu::WaitForCopies(N);
+}
+
+inline uint4 ld_stream(const void* global) { return *static_cast<const uint4*>(global); }
+
+inline int32_t ld_l2_s32(const int32_t* global) { return *global; }
+
+inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float mul_rn(float a, float b) { return a * b; }
+inline float add_rn(float a, float b) { return a + b; }
+inline float div_rn(float a, float b) { return a / b; }
+inline float sqrt_rn(float a) { return std::sqrt(a); }
+inline float to_f32(int32_t value) { return static_cast<float>(value); }
+
+// cvt.rni: ties to even; NaN gives 0, what does not fit is clamped (PTX ISA, "cvt").
+inline int32_t round_s32(float value) {
+  if (value != value) return 0;
+  if (value >= 2147483648.0f) return INT32_MAX;
+  if (value < -2147483648.0f) return INT32_MIN;
+  return static_cast<int32_t>(std::nearbyint(value));
+}
+
+inline uint16_t to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (value != value) return 0x7FFF;
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
+inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
+inline int32_t popc(uint32_t value) { return std::popcount(value); }
+
+// Byte i of the result is byte (selector >> 4i) & 7 of b:a; bit 3 of the selector nibble spreads
+// its sign (PTX ISA, "prmt").
+inline uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t nibble = selector >> (4 * i) & 0xF;
+    uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (nibble & 7))) & 0xFF;
+    if (nibble & 8) byte = byte & 0x80 ? 0xFF : 0;
+    result |= byte << (8 * i);
+  }
+  return result;
+}
+
+inline int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
+  uint32_t sum = static_cast<uint32_t>(c);
+  for (int i = 0; i < 4; ++i) {
+    sum += static_cast<uint32_t>(static_cast<int8_t>(a >> (8 * i)) *
+                                 static_cast<int8_t>(b >> (8 * i)));
+  }
+  return static_cast<int32_t>(sum);
+}
+
+}  // namespace intermix::cuda

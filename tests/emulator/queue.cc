@@ -1,0 +1,170 @@
+// The order in which a device's operations run.
+#include "tests/emulator/queue.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "tests/emulator/device.h"
+#include "tests/emulator/report.h"
+
+namespace emu {
+
+bool StreamClock::Covers(int stream, uint64_t index) const {
+  return stream < static_cast<int>(indices_.size()) && indices_[stream] >= index;
+}
+
+void StreamClock::Set(int stream, uint64_t index) {
+  if (stream >= static_cast<int>(indices_.size())) indices_.resize(stream + 1);
+  indices_[stream] = std::max(indices_[stream], index);
+}
+
+void StreamClock::Join(const StreamClock& other) {
+  for (size_t s = 0; s < other.indices_.size(); ++s) Set(static_cast<int>(s), other.indices_[s]);
+}
+
+CUstream_st* Device::CreateStream(bool blocking) {
+  streams_.push_back(std::make_unique<CUstream_st>());
+  CUstream_st* stream = streams_.back().get();
+  stream->device = index_;
+  stream->id = next_stream_id_++;
+  stream->blocking = blocking;
+  return stream;
+}
+
+void Device::DestroyStream(CUstream_st* stream) {
+  while (stream->last != nullptr && !stream->last->done) Advance(stream->last);
+  std::erase_if(streams_, [stream](const auto& owned) { return owned.get() == stream; });
+}
+
+CUstream_st* Device::Resolve(cudaStream_t stream) {
+  return stream == nullptr ? streams_.front().get() : stream;
+}
+
+bool Device::HasCapture() const {
+  return std::any_of(streams_.begin(), streams_.end(),
+                     [](const auto& stream) { return stream->capture != nullptr; });
+}
+
+OperationRef Device::Enqueue(CUstream_st* stream, const Request& request,
+                             const std::vector<OperationRef>& after) {
+  auto operation = std::make_shared<Operation>();
+  operation->what = request.what;
+  if (request.make) operation->run = request.make();
+  operation->after = after;
+  operation->stream = stream;
+  operation->stream_id = stream->id;
+  operation->index = ++stream->num_operations;
+  // The default stream waits for all blocking streams, and they for it.
+  CUstream_st* standard = streams_.front().get();
+  for (const auto& other : streams_) {
+    if (other.get() == stream || other->last == nullptr) continue;
+    const bool ordered =
+        (stream == standard && other->blocking) || (other.get() == standard && stream->blocking);
+    if (ordered) operation->after.push_back(other->last);
+  }
+  if (stream->last != nullptr) operation->after.push_back(stream->last);
+  operation->before = host_;
+  for (const OperationRef& earlier : operation->after) operation->before.Join(earlier->before);
+  operation->before.Set(stream->id, operation->index);
+  std::erase_if(operation->after, [](const OperationRef& earlier) { return earlier->done; });
+  stream->last = operation;
+  stream->queue.push_back(operation);
+  return operation;
+}
+
+// The next operation on the way to `wanted`: in a drawn order any that may run, else only what
+// `wanted` needs, so that everything else runs as late as it may.
+OperationRef Device::Choose(const OperationRef& wanted) {
+  const auto ready = [](const OperationRef& operation) {
+    return std::all_of(operation->after.begin(), operation->after.end(),
+                       [](const OperationRef& earlier) { return earlier->done; });
+  };
+  if (GetOptions().order == Order::kSeeded) {
+    std::vector<OperationRef> candidates;
+    for (const auto& stream : streams_) {
+      if (!stream->queue.empty() && ready(stream->queue.front())) {
+        candidates.push_back(stream->queue.front());
+      }
+    }
+    return candidates[random_() % candidates.size()];
+  }
+  OperationRef next = wanted;
+  while (!ready(next)) {
+    next = *std::find_if(next->after.begin(), next->after.end(),
+                         [](const OperationRef& earlier) { return !earlier->done; });
+  }
+  return next;
+}
+
+void Device::Execute(const OperationRef& operation) {
+  CUstream_st* stream = operation->stream;
+  stream->queue.erase(std::find(stream->queue.begin(), stream->queue.end(), operation));
+  running_ = operation;
+  past_.push_back({++time_, operation});
+  if (operation->run && error == cudaSuccess) operation->run();
+  operation->run = nullptr;
+  operation->after.clear();
+  operation->done = true;
+  running_ = nullptr;
+}
+
+void Device::RunUntil(const OperationRef& operation) {
+  if (operation == nullptr) return;
+  OpenMemory();
+  while (!operation->done) Execute(Choose(operation));
+  CloseMemory();
+  Observe(operation);
+}
+
+void Device::Advance(const OperationRef& towards) {
+  OpenMemory();
+  Execute(Choose(towards));
+  CloseMemory();
+}
+
+void Device::RunAll() {
+  for (size_t s = 0; s < streams_.size(); ++s) {
+    const OperationRef last = streams_[s]->last;
+    if (last != nullptr) RunUntil(last);
+  }
+}
+
+void Device::Observe(const OperationRef& operation) {
+  host_.Join(operation->before);
+  const auto unseen = std::find_if(past_.begin(), past_.end(), [this](const Past& past) {
+    return !host_.Covers(past.operation->stream_id, past.operation->index);
+  });
+  past_.erase(past_.begin(), unseen);
+}
+
+const Device::Past* Device::FindPast(uint64_t time) const {
+  const auto after = std::upper_bound(past_.begin(), past_.end(), time,
+                                      [](uint64_t t, const Past& past) { return t < past.time; });
+  return after == past_.begin() ? nullptr : &*(after - 1);
+}
+
+// What is older than the list was waited for by the host.
+bool Device::Ordered(uint64_t time) const {
+  const Past* past = FindPast(time);
+  return past == nullptr ||
+         running_->before.Covers(past->operation->stream_id, past->operation->index);
+}
+
+std::string Device::NameOf(uint64_t time) const {
+  const Past* past = FindPast(time);
+  return past == nullptr
+             ? "an earlier operation"
+             : past->operation->what + " on stream " + std::to_string(past->operation->stream_id);
+}
+
+uint64_t Device::OrderedUntil() const {
+  for (const Past& past : past_) {
+    if (past.operation != running_ &&
+        !running_->before.Covers(past.operation->stream_id, past.operation->index)) {
+      return past.time << 16;
+    }
+  }
+  return time_ << 16;
+}
+
+}  // namespace emu
