@@ -43,10 +43,12 @@ fresh
 cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release >"$work/build.log"
 
 mutate 'rule 2: a float reduction runs in the 16-lane order' kernels/core/lane_math.h \
-  's/lanes\[k % kLanes\] =\s*std::fma\((.*?), lanes\[k % kLanes\]\)/lanes[k % 8] = std::fma($1, lanes[k % 8])/s' \
+  's/lanes\[k % kLanes\] =\s*std::fma\((.*?), lanes\[k % kLanes\]\)/'\
+'lanes[k % 8] = std::fma($1, lanes[k % 8])/s' \
   parity_rows_test '*'
 mutate 'rule 3: attention splits merge in ascending order' kernels/cpu/cpu_attention.cc \
-  's/(MergeInto\(call, run, partial_of\(pair, )split\)/$1call.NumSplits(pair \/ num_runs) - split)/' \
+  's/(MergeInto\(call, run, partial_of\(pair, )split\)/'\
+'$1call.NumSplits(pair \/ num_runs) - split)/' \
   invariance_test '*Threads/0'
 mutate 'rule 3: K/V blocks are read through the block table' kernels/cpu/cpu_attention.cc \
   's/table\[t \/ block_size\] \* k\.stride\(0\)/(table[0] + t \/ block_size) * k.stride(0)/' \
@@ -54,7 +56,9 @@ mutate 'rule 3: K/V blocks are read through the block table' kernels/cpu/cpu_att
 mutate 'rule 4: router ties go to the lowest expert' kernels/cpu/cpu_feed_forward.cc \
   's/logits\[e\] > logits\[experts/logits[e] >= logits[experts/' parity_rows_test '*'
 mutate 'rule 5: slots are summed in ascending order' kernels/cpu/row_kernels_inl.h \
-  's/V sum = V::Set\(weights\[0\]\) \* V::Load\(rows\[0\] \+ i, e\);\s*for \(int r = 1; r < num_rows; \+\+r\)/V sum = V::Set(weights[num_rows - 1]) * V::Load(rows[num_rows - 1] + i, e);\n      for (int r = 0; r + 1 < num_rows; ++r)/' \
+  's/V sum = V::Set\(weights\[0\]\) \* V::Load\(rows\[0\] \+ i, e\);\s*'\
+'for \(int r = 1; r < num_rows; \+\+r\)/'\
+'V sum = V::Set(weights[num_rows - 1]) * V::Load(rows[num_rows - 1] + i, e);\n      for (int r = 0; r + 1 < num_rows; ++r)/' \
   parity_rows_test '*'
 mutate 'rule 5: results come back to their slot' moe/replicated_dispatcher.cc \
   's/GatherRows\(output, order_\.row_of_slot,/GatherRows(output, order_.token_of_row,/' \
