@@ -58,7 +58,8 @@ mutate 'rule 4: router ties go to the lowest expert' kernels/cpu/cpu_feed_forwar
 mutate 'rule 5: slots are summed in ascending order' kernels/cpu/row_kernels_inl.h \
   's/V sum = V::Set\(weights\[0\]\) \* V::Load\(rows\[0\] \+ i, e\);\s*'\
 'for \(int r = 1; r < num_rows; \+\+r\)/'\
-'V sum = V::Set(weights[num_rows - 1]) * V::Load(rows[num_rows - 1] + i, e);\n      for (int r = 0; r + 1 < num_rows; ++r)/' \
+'V sum = V::Set(weights[num_rows - 1]) * V::Load(rows[num_rows - 1] + i, e);\n      '\
+'for (int r = 0; r + 1 < num_rows; ++r)/' \
   parity_rows_test '*'
 mutate 'rule 5: results come back to their slot' moe/replicated_dispatcher.cc \
   's/GatherRows\(output, order_\.row_of_slot,/GatherRows(output, order_.token_of_row,/' \
