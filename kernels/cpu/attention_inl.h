@@ -19,23 +19,20 @@ struct AttentionOps {
   template <int Q, int T>
   static void ScoreTile(const AttendSplit& s, int query, int t) {
     V sums[Q][T];
-    for (auto& row : sums) {
-      for (V& sum : row) sum = V::Set(0.0f);
-    }
+    Unroll<Q>([&](auto r) { Unroll<T>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
     const float* q = s.q + query * s.q_stride;
     ForLanes(s.head_dim, [&](int64_t d, auto e) {
       V k[T];
-      for (int i = 0; i < T; ++i) k[i] = V::Load(s.k + s.offsets[t + i] + d, e);
-      for (int r = 0; r < Q; ++r) {
+      Unroll<T>([&](auto i) { k[i] = V::Load(s.k + s.offsets[t + i] + d, e); });
+      Unroll<Q>([&](auto r) {
         const V a = V::Load(q + r * s.q_stride + d, e);
-        for (int i = 0; i < T; ++i) sums[r][i] = V::Fma(a, k[i], sums[r][i]);
-      }
+        Unroll<T>([&](auto i) { sums[r][i] = V::Fma(a, k[i], sums[r][i]); });
+      });
     });
-    for (int r = 0; r < Q; ++r) {
-      for (int i = 0; i < T; ++i) {
-        s.scores[(query + r) * kSplit + t + i] = sums[r][i].Sum() * s.scale;
-      }
-    }
+    Unroll<Q>([&](auto r) {
+      Unroll<T>(
+          [&](auto i) { s.scores[(query + r) * kSplit + t + i] = sums[r][i].Sum() * s.scale; });
+    });
   }
 
   template <int Q>
@@ -63,28 +60,36 @@ struct AttentionOps {
     *sum = total.Sum();
   }
 
-  // out[q][d .. d + 16 * D) = sum over t ascending of fma(p[q][t], v[t][d], out).
-  template <int D, typename Extent>
+  // out[q][d .. d + 16 * D) = sum over t ascending of fma(p[q][t], v[t][d], out), for Q queries.
+  template <int Q, int D, typename Extent>
   static void ValueTile(const AttendSplit& s, int query, int64_t d, Extent e) {
-    V sums[D];
-    for (V& sum : sums) sum = V::Set(0.0f);
+    V sums[Q][D];
+    Unroll<Q>([&](auto r) { Unroll<D>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
     const float* p = s.scores + query * kSplit;
     for (int t = 0; t < s.count; ++t) {
-      const V weight = V::Set(p[t]);
-      const uint16_t* v = s.v + s.offsets[t] + d;
-      for (int i = 0; i < D; ++i) sums[i] = V::Fma(weight, V::Load(v + 16 * i, e), sums[i]);
+      const uint16_t* row = s.v + s.offsets[t] + d;
+      V v[D];
+      Unroll<D>([&](auto i) { v[i] = V::Load(row + 16 * i, e); });
+      Unroll<Q>([&](auto r) {
+        const V weight = V::Set(p[r * kSplit + t]);
+        Unroll<D>([&](auto i) { sums[r][i] = V::Fma(weight, v[i], sums[r][i]); });
+      });
     }
-    for (int i = 0; i < D; ++i) sums[i].Store(s.out + query * s.head_dim + d + 16 * i, e);
+    Unroll<Q>([&](auto r) {
+      float* out = s.out + (query + r) * s.head_dim + d;
+      Unroll<D>([&](auto i) { sums[r][i].Store(out + 16 * i, e); });
+    });
   }
 
+  template <int Q>
   static void Values(const AttendSplit& s, int query) {
     constexpr int kStep = 16 * V::kValueVectors;
     int64_t d = 0;
     for (; d + kStep <= s.head_dim; d += kStep) {
-      ValueTile<V::kValueVectors>(s, query, d, Full());
+      ValueTile<Q, V::kValueVectors>(s, query, d, Full());
     }
-    for (; d + 16 <= s.head_dim; d += 16) ValueTile<1>(s, query, d, Full());
-    if (d < s.head_dim) ValueTile<1>(s, query, d, Tail{static_cast<int>(s.head_dim - d)});
+    for (; d + 16 <= s.head_dim; d += 16) ValueTile<Q, 1>(s, query, d, Full());
+    if (d < s.head_dim) ValueTile<Q, 1>(s, query, d, Tail{static_cast<int>(s.head_dim - d)});
   }
 
   static void Attend(const AttendSplit& s) {
@@ -93,8 +98,12 @@ struct AttentionOps {
     for (; query < s.num_queries; ++query) Scores<1>(s, query);
     for (query = 0; query < s.num_queries; ++query) {
       Softmax(s.scores + query * kSplit, s.count, s.max + query, s.sum + query);
-      Values(s, query);
     }
+    constexpr int kQueries = V::kValueQueries;
+    for (query = 0; query + kQueries <= s.num_queries; query += kQueries) {
+      Values<kQueries>(s, query);
+    }
+    for (; query < s.num_queries; ++query) Values<1>(s, query);
   }
 
   static float Exp(float x) {

@@ -16,7 +16,7 @@ CpuBackend::CpuBackend(const CpuBackendOptions& options)
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> CpuBackend::Prepack(
     std::span<const QuantizedWeight> parts) {
-  absl::StatusOr<std::unique_ptr<CpuPackedWeight>> packed = CpuPackedWeight::Pack(parts);
+  absl::StatusOr<std::unique_ptr<CpuPackedWeight>> packed = CpuPackedWeight::Pack(parts, pool_);
   if (!packed.ok()) return packed.status();
   return *std::move(packed);
 }

@@ -15,25 +15,21 @@ struct FloatDot {
   template <int R, int C, typename Y>
   static void Tile(const FloatTile& t, int64_t m, int64_t n) {
     V sums[R][C];
-    for (auto& row : sums) {
-      for (V& sum : row) sum = V::Set(0.0f);
-    }
+    Unroll<R>([&](auto r) { Unroll<C>([&](auto c) { sums[r][c] = V::Set(0.0f); }); });
     const float* x = t.x + m * t.x_stride;
     const W* w = static_cast<const W*>(t.w) + n * t.w_stride;
     ForLanes(t.k, [&](int64_t i, auto e) {
       V b[C];
-      for (int c = 0; c < C; ++c) b[c] = V::Load(w + c * t.w_stride + i, e);
-      for (int r = 0; r < R; ++r) {
+      Unroll<C>([&](auto c) { b[c] = V::Load(w + c * t.w_stride + i, e); });
+      Unroll<R>([&](auto r) {
         const V a = V::Load(x + r * t.x_stride + i, e);
-        for (int c = 0; c < C; ++c) sums[r][c] = V::Fma(a, b[c], sums[r][c]);
-      }
+        Unroll<C>([&](auto c) { sums[r][c] = V::Fma(a, b[c], sums[r][c]); });
+      });
     });
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       Y* y = static_cast<Y*>(t.y) + (m + r) * t.y_stride + n;
-      for (int c = 0; c < C; ++c) {
-        V::Set(sums[r][c].Sum()).Store(y + c, Tail{1});
-      }
-    }
+      Unroll<C>([&](auto c) { V::Set(sums[r][c].Sum()).Store(y + c, Tail{1}); });
+    });
   }
 
   template <int R, typename Y>

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 namespace intermix::cpu {
 
@@ -18,10 +20,18 @@ struct Tail {
 
 // Calls f(i, Full()) for each whole vector of 16 elements in [0, n), then f(i, Tail{rest}).
 template <typename F>
-void ForLanes(int64_t n, F f) {
+[[gnu::always_inline]] inline void ForLanes(int64_t n, F f) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) f(i, Full());
   if (i < n) f(i, Tail{static_cast<int>(n - i)});
+}
+
+// Calls f(0), f(1), ... f(N - 1) with constants. Written out by the front end, unlike a loop, so
+// that arrays indexed by them live in registers.
+template <int N, typename F>
+[[gnu::always_inline]] inline void Unroll(F f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) { (f(std::integral_constant<int, I>()), ...); }
+  (std::make_integer_sequence<int, N>());
 }
 
 // The constants of LaneExp, in the order of its operations.

@@ -13,7 +13,8 @@ namespace intermix::cpu {
 struct LanesAvx2 {
   static constexpr int kDotRows = 2;
   static constexpr int kDotCols = 2;
-  static constexpr int kValueVectors = 4;
+  static constexpr int kValueQueries = 2;
+  static constexpr int kValueVectors = 2;
 
   __m256 lo;  // lanes 0 .. 7
   __m256 hi;  // lanes 8 .. 15

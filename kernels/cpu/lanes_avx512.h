@@ -12,7 +12,8 @@ namespace intermix::cpu {
 struct LanesAvx512 {
   static constexpr int kDotRows = 4;
   static constexpr int kDotCols = 4;
-  static constexpr int kValueVectors = 8;
+  static constexpr int kValueQueries = 4;
+  static constexpr int kValueVectors = 4;
 
   __m512 v;
 

@@ -12,9 +12,10 @@
 namespace intermix::cpu {
 
 struct LanesScalar {
-  static constexpr int kDotRows = 1;       // register tile of a float GEMM: rows of x ...
+  static constexpr int kDotRows = 1;       // register tile of x . w: rows of x ...
   static constexpr int kDotCols = 2;       // ... by rows of w
-  static constexpr int kValueVectors = 1;  // register tile of p . V: vectors of head_dim
+  static constexpr int kValueQueries = 1;  // register tile of p . V: queries ...
+  static constexpr int kValueVectors = 1;  // ... by vectors of head_dim
 
   float v[kLanes];
 

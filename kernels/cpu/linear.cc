@@ -10,6 +10,8 @@ namespace {
 constexpr int64_t kSerialWork = int64_t{1} << 19;
 // Weights that one item of a small GEMM streams: long enough to hide the hand-out.
 constexpr int64_t kItemBytes = int64_t{1} << 16;
+// With this many tiles or fewer, unpacking weights again for each tile is cheaper than a panel.
+constexpr int64_t kStreamedTiles = 4;
 constexpr int64_t kUnquantizedRows = 64;
 constexpr int64_t kPanelSumsBytes = int64_t{kPanelRows} * kPanelBlocks * kBlockRows * 4;
 
@@ -150,7 +152,7 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
       Segment segment{.part = &part, .rows = rows};
       segment.out = {
           .y = At(y, row_offsets[e], part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
-      if (rows.num_tiles == 1) {
+      if (rows.num_tiles <= kStreamedTiles) {
         segment.blocks_per_chunk = std::max<int64_t>(1, kItemBytes / part.quant.block_bytes());
       } else {
         segment.row_chunks = CeilDiv(rows.num_tiles, kPanelTiles);
@@ -210,8 +212,11 @@ void Linear::RunQuantizedItem(const Segment& segment, int64_t item, int worker) 
   const int64_t block_begin = item % segment.block_chunks * segment.blocks_per_chunk;
   const int64_t block_end = std::min(block_begin + segment.blocks_per_chunk, segment.num_blocks());
   const QuantPart& quant = segment.part->quant;
-  if (segment.rows.num_tiles == 1) {
-    kernels_.gemm.run_tile(quant, segment.rows, 0, block_begin, block_end, segment.out);
+  if (segment.rows.num_tiles <= kStreamedTiles) {
+    // The item's weights stay in the cache from one tile to the next.
+    for (int64_t tile = 0; tile < segment.rows.num_tiles; ++tile) {
+      kernels_.gemm.run_tile(quant, segment.rows, tile, block_begin, block_end, segment.out);
+    }
     return;
   }
   const int64_t chunk = item / segment.block_chunks;

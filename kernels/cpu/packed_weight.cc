@@ -1,5 +1,6 @@
 #include "kernels/cpu/packed_weight.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -37,6 +38,11 @@ absl::Status CheckParts(std::span<const QuantizedWeight> parts) {
                                                      "kernels sum at most ",
                                                      kLongestGroup));
     }
+    if (part.format.bits == 4 && quantized && part.format.group_size % 2 != 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a group of ", part.format.group_size,
+                       " in-features ends inside a byte of 4-bit codes; use an even group size"));
+    }
   }
   return absl::OkStatus();
 }
@@ -60,24 +66,55 @@ Layout LayoutOf(const QuantPart& quant, bool integer) {
   return layout;
 }
 
-// Puts code k' (padded) of out feature n where the kernels look for it.
-void PutCode(const QuantPart& quant, int64_t n, int64_t k, int code, uint8_t* codes) {
-  uint8_t* block = codes + n / kBlockRows * quant.block_bytes();
-  const int64_t row = n % kBlockRows * 4;
-  if (quant.bits == 8) {
-    block[k / 4 * 64 + row + k % 4] = static_cast<uint8_t>(code + 128);
-    return;
-  }
-  uint8_t& byte = block[k / 8 * 64 + row + k % 4];
-  byte = static_cast<uint8_t>(byte | (code + 8) << (k % 8 < 4 ? 0 : 4));
+// Four nibbles n0 .. n3 (n0 lowest) of `bits`, one to a byte.
+uint32_t SpreadNibbles(uint32_t bits) {
+  bits = (bits | bits << 8) & 0x00FF00FFu;
+  return (bits | bits << 4) & 0x0F0F0F0Fu;
 }
 
-void PackCodes(const QuantizedWeight& weight, const QuantPart& quant, uint8_t* codes) {
-  const int64_t g = weight.format.group_size;
-  for (int64_t n = 0; n < weight.n; ++n) {
+// 8 codes of 4 bits, in order, become the low and the high nibbles of 4 bytes, plus 8 each.
+uint32_t InterleaveNibbles(uint32_t codes) {
+  return (SpreadNibbles(codes & 0xFFFFu) | SpreadNibbles(codes >> 16) << 4) ^ 0x88888888u;
+}
+
+// One group of one out feature, a word every 64 bytes.
+//   codes  where the group begins: 4 bits each, or int8
+//   out    that feature's first word in its block
+template <int kBits>
+void PackGroup(const uint8_t* codes, int64_t group_size, uint8_t* out) {
+  const auto packed = [](uint32_t word) {
+    return kBits == 4 ? InterleaveNibbles(word) : word ^ 0x80808080u;
+  };
+  const int64_t bytes = group_size * kBits / 8;
+  int64_t i = 0;
+  uint32_t word = 0;
+  for (; i + 4 <= bytes; i += 4, out += 64) {
+    std::memcpy(&word, codes + i, 4);
+    word = packed(word);
+    std::memcpy(out, &word, 4);
+  }
+  if (i == bytes) return;
+  word = 0;
+  std::memcpy(&word, codes + i, static_cast<size_t>(bytes - i));
+  word = packed(word);
+  std::memcpy(out, &word, 4);
+}
+
+void PackBlock(const QuantizedWeight& weight, const QuantPart& quant, int64_t block,
+               uint8_t* codes) {
+  const int64_t group_bytes = quant.group_quads * (quant.bits == 4 ? 32 : 64);
+  const int64_t begin = block * kBlockRows;
+  const int64_t end = std::min<int64_t>(begin + kBlockRows, weight.n);
+  // Group sizes are even, so a 4-bit group begins on a whole byte.
+  const int64_t source_bytes = weight.format.group_size * quant.bits / 8;
+  for (int64_t n = begin; n < end; ++n) {
+    const auto* source = static_cast<const uint8_t*>(weight.codes.Rows(n, n + 1).raw());
+    uint8_t* out = codes + block * quant.block_bytes() + (n - begin) * 4;
     for (int64_t j = 0; j < quant.num_groups; ++j) {
-      for (int64_t i = 0; i < g; ++i) {
-        PutCode(quant, n, j * quant.group_quads * 4 + i, CodeAt(weight, n, j * g + i), codes);
+      if (quant.bits == 4) {
+        PackGroup<4>(source + j * source_bytes, weight.format.group_size, out + j * group_bytes);
+      } else {
+        PackGroup<8>(source + j * source_bytes, weight.format.group_size, out + j * group_bytes);
       }
     }
   }
@@ -94,7 +131,8 @@ void PackScales(const QuantizedWeight& weight, int64_t num_groups, T* out) {
   }
 }
 
-CpuPackedWeight::Part PackQuantized(const QuantizedWeight& weight, int64_t begin) {
+CpuPackedWeight::Part PackQuantized(const QuantizedWeight& weight, int64_t begin,
+                                    ThreadPool& pool) {
   const bool integer = weight.format.scheme == Scheme::kInteger;
   CpuPackedWeight::Part part;
   part.begin = begin;
@@ -109,7 +147,9 @@ CpuPackedWeight::Part PackQuantized(const QuantizedWeight& weight, int64_t begin
   const Layout layout = LayoutOf(part.quant, integer);
   part.memory = Buffer::Host(static_cast<size_t>(layout.bytes));
   auto* base = static_cast<uint8_t*>(part.memory.data());
-  PackCodes(weight, part.quant, base);
+  pool.ParallelFor(layout.blocks, 1, [&](int64_t first, int64_t last, int) {
+    for (int64_t block = first; block < last; ++block) PackBlock(weight, part.quant, block, base);
+  });
   part.quant.codes = base;
   if (integer) {
     auto* scales = reinterpret_cast<int16_t*>(base + layout.scales_at);
@@ -142,7 +182,7 @@ CpuPackedWeight::Part PackUnquantized(const QuantizedWeight& weight, int64_t beg
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuPackedWeight>> CpuPackedWeight::Pack(
-    std::span<const QuantizedWeight> parts) {
+    std::span<const QuantizedWeight> parts, ThreadPool& pool) {
   if (absl::Status s = CheckParts(parts); !s.ok()) return s;
   int64_t n = 0;
   for (const QuantizedWeight& part : parts) n += part.n;
@@ -150,7 +190,8 @@ absl::StatusOr<std::unique_ptr<CpuPackedWeight>> CpuPackedWeight::Pack(
   std::unique_ptr<CpuPackedWeight> packed(new CpuPackedWeight(n, parts[0].k, quantized));
   int64_t begin = 0;
   for (const QuantizedWeight& part : parts) {
-    packed->parts_.push_back(quantized ? PackQuantized(part, begin) : PackUnquantized(part, begin));
+    packed->parts_.push_back(quantized ? PackQuantized(part, begin, pool)
+                                       : PackUnquantized(part, begin));
     begin += part.n;
   }
   return packed;

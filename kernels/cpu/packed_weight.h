@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/core/thread_pool.h"
 #include "kernels/cpu/quant_gemm.h"
 
 namespace intermix::cpu {
@@ -24,9 +25,10 @@ class CpuPackedWeight final : public PackedWeight {
     Buffer memory;
   };
 
-  // INVALID_ARGUMENT: no parts, different K, quantised on unquantised, a group too long to sum.
+  // INVALID_ARGUMENT: no parts, different K, quantised on unquantised, a group too long to sum or
+  // (4 bits) of odd length.
   static absl::StatusOr<std::unique_ptr<CpuPackedWeight>> Pack(
-      std::span<const QuantizedWeight> parts);
+      std::span<const QuantizedWeight> parts, ThreadPool& pool);
 
   const std::vector<Part>& parts() const { return parts_; }
   int64_t bytes() const override;

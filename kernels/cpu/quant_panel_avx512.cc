@@ -48,16 +48,17 @@ void UnpackPanel(const QuantPart& part, int64_t block, Panel panel, uint8_t* out
 }
 
 // acc[b][r] += codes . x over `quads`, B blocks by R rows: the inner loop of prefill.
+// Always inlined, so that `acc` can live in registers.
 template <int B, int R>
-void Multiply(const uint8_t* w, int64_t block_stride, const int8_t* x, int64_t quads,
-              __m512i (&acc)[B][R]) {
+[[gnu::always_inline]] inline void Multiply(const uint8_t* w, int64_t block_stride, const int8_t* x,
+                                            int64_t quads, __m512i (&acc)[B][R]) {
   for (int64_t q = 0; q < quads; ++q, w += 64, x += 4 * R) {
     __m512i codes[B];
-    for (int b = 0; b < B; ++b) codes[b] = LoadBytes(w + b * block_stride);
-    for (int r = 0; r < R; ++r) {
+    Unroll<B>([&](auto b) { codes[b] = LoadBytes(w + b * block_stride); });
+    Unroll<R>([&](auto r) {
       const __m512i word = Broadcast(x + 4 * r);
-      for (int b = 0; b < B; ++b) acc[b][r] = _mm512_dpbusd_epi32(acc[b][r], codes[b], word);
-    }
+      Unroll<B>([&](auto b) { acc[b][r] = _mm512_dpbusd_epi32(acc[b][r], codes[b], word); });
+    });
   }
 }
 
@@ -78,21 +79,21 @@ template <int B, int R>
 void PanelTileRaw(const PanelContext& c, int64_t row, int32_t* totals) {
   __m512i acc[B][R];
   const int64_t groups = c.part.num_groups;
-  for (int r = 0; r < R; ++r) {
+  const bool first = c.panel.begin == 0;
+  Unroll<R>([&](auto r) {
     const int32_t sum = c.rows.sums[(row + r) * (groups + 1) + groups];
-    for (int b = 0; b < B; ++b) {
-      acc[b][r] = c.panel.begin == 0
-                      ? _mm512_set1_epi32(-c.bias * sum)
-                      : _mm512_load_si512(totals + (r * kPanelBlocks + b) * kBlockRows);
-    }
-  }
+    Unroll<B>([&](auto b) {
+      acc[b][r] = first ? _mm512_set1_epi32(-c.bias * sum)
+                        : _mm512_load_si512(totals + (r * kPanelBlocks + b) * kBlockRows);
+    });
+  });
   const int8_t* x = c.rows.tiles + row * c.part.quads() * 4 + c.panel.begin * 4 * R;
   Multiply<B, R>(c.weights, c.block_stride, x, c.panel.quads(), acc);
-  for (int r = 0; r < R; ++r) {
-    for (int b = 0; b < B; ++b) {
+  Unroll<R>([&](auto r) {
+    Unroll<B>([&](auto b) {
       _mm512_store_si512(totals + (r * kPanelBlocks + b) * kBlockRows, acc[b][r]);
-    }
-  }
+    });
+  });
 }
 
 template <int B, int R, bool kFloat>
@@ -103,20 +104,20 @@ void PanelTileGroups(const PanelContext& c, int64_t row, int32_t* totals) {
   const uint8_t* w = c.weights;
   for (int64_t j = c.panel.begin / quads; j < c.panel.end / quads; ++j) {
     __m512i acc[B][R];
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       const __m512i start = _mm512_set1_epi32(-c.bias * c.rows.sums[(row + r) * (groups + 1) + j]);
-      for (int b = 0; b < B; ++b) acc[b][r] = start;
-    }
+      Unroll<B>([&](auto b) { acc[b][r] = start; });
+    });
     Multiply<B, R>(w, c.block_stride, x, quads, acc);
     w += quads * 64;
     x += quads * 4 * R;
-    for (int r = 0; r < R; ++r) {
-      for (int b = 0; b < B; ++b) {
+    Unroll<R>([&](auto r) {
+      Unroll<B>([&](auto b) {
         int32_t* at = totals + (r * kPanelBlocks + b) * kBlockRows;
         const __m512i total = j == 0 ? _mm512_setzero_si512() : _mm512_load_si512(at);
         _mm512_store_si512(at, AddScaled<kFloat>(c.part, c.block + b, j, acc[b][r], total));
-      }
-    }
+      });
+    });
   }
 }
 

@@ -75,61 +75,65 @@ void PackRows(const PackRowsArgs& a) {
 
 // ---- One group ----
 
-// Adds the four-product sums of `quads` (at most kFlushQuads, even) to acc.  x: a tile row's words,
-// `stride` bytes apart
+// Adds the four-product sums of `quads` (at most kFlushQuads, even) to acc. Always inlined, so that
+// `acc` can live in registers.
+//   x  a tile row's words, `stride` bytes from quad to quad
 template <int R>
-void AddNibbles(const uint8_t* w, const int8_t* x, int64_t stride, int64_t quads, Block16* acc) {
+[[gnu::always_inline]] inline void AddNibbles(const uint8_t* w, const int8_t* x, int64_t stride,
+                                              int64_t quads, Block16 (&acc)[R]) {
   const __m256i mask = _mm256_set1_epi8(0x0F);
   const __m256i ones = _mm256_set1_epi16(1);
-  __m256i pairs[R][2];
-  for (auto& row : pairs) row[0] = row[1] = _mm256_setzero_si256();
+  Block16 pairs[R];
+  Unroll<R>([&](auto r) { pairs[r].half[0] = pairs[r].half[1] = _mm256_setzero_si256(); });
   for (int64_t q = 0; q < quads; q += 2, w += 64, x += 2 * stride) {
-    for (int h = 0; h < 2; ++h) {
+    Unroll<2>([&](auto h) {
       const __m256i codes = LoadBytes(w + 32 * h);
       const __m256i lo = _mm256_and_si256(codes, mask);
       const __m256i hi = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
-      for (int r = 0; r < R; ++r) {
+      Unroll<R>([&](auto r) {
         const __m256i a = _mm256_maddubs_epi16(lo, Broadcast(x + 4 * r));
         const __m256i b = _mm256_maddubs_epi16(hi, Broadcast(x + stride + 4 * r));
-        pairs[r][h] = _mm256_add_epi16(pairs[r][h], _mm256_add_epi16(a, b));
-      }
-    }
+        pairs[r].half[h] = _mm256_add_epi16(pairs[r].half[h], _mm256_add_epi16(a, b));
+      });
+    });
   }
-  for (int r = 0; r < R; ++r) {
-    for (int h = 0; h < 2; ++h) {
-      acc[r].half[h] = _mm256_add_epi32(acc[r].half[h], _mm256_madd_epi16(pairs[r][h], ones));
-    }
-  }
+  Unroll<R>([&](auto r) {
+    Unroll<2>([&](auto h) {
+      acc[r].half[h] = _mm256_add_epi32(acc[r].half[h], _mm256_madd_epi16(pairs[r].half[h], ones));
+    });
+  });
 }
 
 template <int R>
-void AddBytes(const uint8_t* w, const int8_t* x, int64_t stride, int64_t quads, Block16* acc) {
+[[gnu::always_inline]] inline void AddBytes(const uint8_t* w, const int8_t* x, int64_t stride,
+                                            int64_t quads, Block16 (&acc)[R]) {
   const __m256i mask = _mm256_set1_epi8(0x0F);
   const __m256i ones = _mm256_set1_epi16(1);
-  for (int h = 0; h < 2; ++h) {
+  Unroll<2>([&](auto h) {
     __m256i low[R];
     __m256i high[R];
-    for (int r = 0; r < R; ++r) low[r] = high[r] = _mm256_setzero_si256();
+    Unroll<R>([&](auto r) { low[r] = high[r] = _mm256_setzero_si256(); });
     for (int64_t q = 0; q < quads; ++q) {
       const __m256i codes = LoadBytes(w + 64 * q + 32 * h);
       const __m256i lo = _mm256_and_si256(codes, mask);
       const __m256i hi = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
-      for (int r = 0; r < R; ++r) {
+      Unroll<R>([&](auto r) {
         const __m256i word = Broadcast(x + q * stride + 4 * r);
         low[r] = _mm256_add_epi16(low[r], _mm256_maddubs_epi16(lo, word));
         high[r] = _mm256_add_epi16(high[r], _mm256_maddubs_epi16(hi, word));
-      }
+      });
     }
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(low[r], ones),
                                            _mm256_slli_epi32(_mm256_madd_epi16(high[r], ones), 4));
       acc[r].half[h] = _mm256_add_epi32(acc[r].half[h], sum);
-    }
-  }
+    });
+  });
 }
 
 template <int R, int kBits>
-void GroupSums(const uint8_t* w, const int8_t* x, int64_t stride, int64_t quads, Block16* acc) {
+[[gnu::always_inline]] inline void GroupSums(const uint8_t* w, const int8_t* x, int64_t stride,
+                                             int64_t quads, Block16 (&acc)[R]) {
   for (int64_t q = 0; q < quads; q += kFlushQuads) {
     const int64_t count = quads - q < kFlushQuads ? quads - q : kFlushQuads;
     if constexpr (kBits == 4) {
@@ -204,19 +208,19 @@ void RunRows(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t
   const int32_t* x_sums = rows.sums + row * (part.num_groups + 1);
   const uint8_t* w = part.codes + block * part.block_bytes();
   Block16 totals[R];
-  for (Block16& t : totals) t.half[0] = t.half[1] = _mm256_setzero_si256();
+  Unroll<R>([&](auto r) { totals[r].half[0] = totals[r].half[1] = _mm256_setzero_si256(); });
   for (int64_t j = 0; j < part.num_groups; ++j) {
     Block16 sums[R];
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       const int32_t x_sum = x_sums[r * (part.num_groups + 1) + j];
       sums[r].half[0] = sums[r].half[1] = _mm256_set1_epi32(-part.bias() * x_sum);
-    }
+    });
     GroupSums<R, kBits>(w, x, stride, part.group_quads, sums);
-    for (int r = 0; r < R; ++r) AddScaled<kFloat>(part, block, j, sums[r], totals[r]);
+    Unroll<R>([&](auto r) { AddScaled<kFloat>(part, block, j, sums[r], totals[r]); });
     w += part.group_quads * (kBits == 4 ? 32 : 64);
     x += part.group_quads * stride;
   }
-  for (int r = 0; r < R; ++r) StoreTotals<kFloat>(part, rows, row + r, block, totals[r], out);
+  Unroll<R>([&](auto r) { StoreTotals<kFloat>(part, rows, row + r, block, totals[r], out); });
 }
 
 template <int kBits, bool kFloat>

@@ -53,43 +53,49 @@ void PackRows(const PackRowsArgs& a) {
   }
 }
 
+// How far ahead of the arithmetic weights are asked for: a page, where hardware prefetchers stop.
+constexpr int64_t kPrefetch = 4096;
+
 // ---- One tile: weights are read once and unpacked in registers ----
 
 // sums[r] = sum over one group of x * code, 4-bit codes. The high nibbles are used where they
 // stand, 16 times too large; their sum is a multiple of 16, so the shift is exact.
+// Always inlined, so that `sums` can live in registers.
 template <int R>
-void GroupSums4(const uint8_t* w, const int8_t* x, int64_t quads, __m512i* sums) {
+[[gnu::always_inline]] inline void GroupSums4(const uint8_t* w, const int8_t* x, int64_t quads,
+                                              __m512i (&sums)[R]) {
   const __m512i low_mask = _mm512_set1_epi8(0x0F);
   __m512i high[R];
-  for (__m512i& h : high) h = _mm512_setzero_si512();
+  Unroll<R>([&](auto r) { high[r] = _mm512_setzero_si512(); });
   for (int64_t q = 0; q < quads; q += 2, w += 64, x += 8 * R) {
-    _mm_prefetch(reinterpret_cast<const char*>(w + 1024), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
     const __m512i codes = LoadBytes(w);
     const __m512i lo = _mm512_and_si512(codes, low_mask);
     const __m512i hi = _mm512_andnot_si512(low_mask, codes);
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       sums[r] = _mm512_dpbusd_epi32(sums[r], lo, Broadcast(x + 4 * r));
       high[r] = _mm512_dpbusd_epi32(high[r], hi, Broadcast(x + 4 * (R + r)));
-    }
+    });
   }
-  for (int r = 0; r < R; ++r) sums[r] = _mm512_add_epi32(sums[r], _mm512_srai_epi32(high[r], 4));
+  Unroll<R>([&](auto r) { sums[r] = _mm512_add_epi32(sums[r], _mm512_srai_epi32(high[r], 4)); });
 }
 
 template <int R>
-void GroupSums8(const uint8_t* w, const int8_t* x, int64_t quads, __m512i* sums) {
+[[gnu::always_inline]] inline void GroupSums8(const uint8_t* w, const int8_t* x, int64_t quads,
+                                              __m512i (&sums)[R]) {
   __m512i odd[R];
-  for (__m512i& o : odd) o = _mm512_setzero_si512();
+  Unroll<R>([&](auto r) { odd[r] = _mm512_setzero_si512(); });
   for (int64_t q = 0; q < quads; q += 2, w += 128, x += 8 * R) {
-    _mm_prefetch(reinterpret_cast<const char*>(w + 2048), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(w + 2112), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch + 64), _MM_HINT_T0);
     const __m512i first = LoadBytes(w);
     const __m512i second = LoadBytes(w + 64);
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       sums[r] = _mm512_dpbusd_epi32(sums[r], first, Broadcast(x + 4 * r));
       odd[r] = _mm512_dpbusd_epi32(odd[r], second, Broadcast(x + 4 * (R + r)));
-    }
+    });
   }
-  for (int r = 0; r < R; ++r) sums[r] = _mm512_add_epi32(sums[r], odd[r]);
+  Unroll<R>([&](auto r) { sums[r] = _mm512_add_epi32(sums[r], odd[r]); });
 }
 
 template <int R, int kBits, bool kFloat>
@@ -101,22 +107,22 @@ void TileBlock(const QuantPart& part, const QuantRows& rows, int64_t row, int64_
   const int32_t* x_sums = rows.sums + row * (part.num_groups + 1);
   const __m512i bias = _mm512_set1_epi32(-part.bias());
   __m512i totals[R];
-  for (__m512i& t : totals) t = _mm512_setzero_si512();
+  Unroll<R>([&](auto r) { totals[r] = _mm512_setzero_si512(); });
   for (int64_t j = 0; j < part.num_groups; ++j) {
     __m512i sums[R];
-    for (int r = 0; r < R; ++r) {
+    Unroll<R>([&](auto r) {
       sums[r] = _mm512_mullo_epi32(bias, _mm512_set1_epi32(x_sums[r * (part.num_groups + 1) + j]));
-    }
+    });
     if constexpr (kBits == 4) {
       GroupSums4<R>(w, x, quads, sums);
     } else {
       GroupSums8<R>(w, x, quads, sums);
     }
-    for (int r = 0; r < R; ++r) totals[r] = AddScaled<kFloat>(part, block, j, sums[r], totals[r]);
+    Unroll<R>([&](auto r) { totals[r] = AddScaled<kFloat>(part, block, j, sums[r], totals[r]); });
     w += quads * (kBits == 4 ? 32 : 64);
     x += quads * 4 * R;
   }
-  for (int r = 0; r < R; ++r) StoreTotals<kFloat>(part, rows, row + r, block, totals[r], out);
+  Unroll<R>([&](auto r) { StoreTotals<kFloat>(part, rows, row + r, block, totals[r], out); });
 }
 
 template <int R>

@@ -143,6 +143,16 @@ TEST_P(GemmParityTest, PartsThatCannotStackAreRefusedInTheSameWords) {
   }
 }
 
+TEST_P(GemmParityTest, GroupsThatTheKernelsCannotReadAreRefused) {
+  const QuantizedWeight odd = RandomWeight({.bits = 4, .group_size = 5}, 2, 10, 1);
+  EXPECT_EQ(backends()[0]->Prepack({&odd, 1}).status().message(),
+            "a group of 5 in-features ends inside a byte of 4-bit codes; use an even group size");
+  const int64_t k = (int64_t{1} << 17) + 8;
+  const QuantizedWeight lengthy = RandomWeight({.bits = 4, .group_size = k}, 1, k, 1);
+  EXPECT_EQ(backends()[0]->Prepack({&lengthy, 1}).status().message(),
+            "groups of 131080 in-features are too long; the CPU kernels sum at most 131072");
+}
+
 TEST_P(GemmParityTest, PackedBytesAreNearTheCanonicalOnes) {
   const QuantizedWeight weight = RandomWeight({.bits = 4, .group_size = 128}, 256, 1024, 1);
   const std::unique_ptr<PackedWeight> packed = Pack(*backends()[0], {weight});
