@@ -1,0 +1,348 @@
+// Paged attention: one kernel for prefill and decode, and the merge of splits.
+//
+// A block has one K/V head and up to kRows rows (token, query head) of one sequence, tokens outer.
+// It walks splits of kAttentionSplit positions in chunks of kChunk: scores of all rows, their
+// maxima through shared memory, weights p to shared memory, p . V. Four warps share each product,
+// as rows x positions and as rows x columns. The sum of a row's weights is one more column of V,
+// all ones: it has the order of the other columns and is of the rounded weights.
+#include <algorithm>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_chunk_sm80.h"
+#include "kernels/cuda/attention_tile.h"
+#include "kernels/cuda/attention_types.h"
+#include "kernels/cuda/attention_unfinite.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/row_grid.h"
+
+namespace intermix::cuda {
+namespace {
+
+template <typename S>
+__device__ void clear(Partial<S>& part) {
+#pragma unroll
+  for (int m = 0; m < S::kWarpRowTiles; ++m) {
+    part.max[m][0] = part.max[m][1] = -infinity();
+#pragma unroll
+    for (int n = 0; n <= S::kOutTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) part.out[m][n][i] = 0.0f;
+    }
+  }
+}
+
+// Merges a finished split into the total. A row that ends before the split has factors 1 and 0.
+template <typename S>
+__device__ void merge_split(const Partial<S>& part, Partial<S>& total) {
+#pragma unroll
+  for (int m = 0; m < S::kWarpRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const MergeFactors factors = merge_factors(total.max[m][half], part.max[m][half]);
+      total.max[m][half] = factors.max;
+#pragma unroll
+      for (int n = 0; n <= S::kOutTiles; ++n) {
+#pragma unroll
+        for (int i = half * 2; i < half * 2 + 2; ++i) {
+          total.out[m][n][i] = merged(factors, total.out[m][n][i], part.out[m][n][i]);
+        }
+      }
+    }
+  }
+}
+
+// Writes the rows whose last split is at most `last_split` to out.
+template <typename S>
+__device__ void store_out(const AttentionParams& p, const ThreadPlace& at,
+                          const TileMemory<S>& shared, const Partial<S>& part, int32_t last_split) {
+  const int32_t column = at.column_warp * S::kOutTiles * 8 + at.lane % 4 * 2;
+#pragma unroll
+  for (int m = 0; m < S::kWarpRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = fragment_row<S>(at, m, half);
+      const int32_t position = shared.positions[row];
+      if (position < 0 || position / kAttentionSplit > last_split) continue;
+      uint16_t* to = p.out + shared.tokens[row] * p.out_stride + shared.heads[row] * p.head_dim;
+      const float sum = part.out[m][S::kOutTiles][half * 2];
+#pragma unroll
+      for (int n = 0; n < S::kOutTiles; ++n) {
+        if (column + n * 8 >= p.head_dim) continue;
+        *reinterpret_cast<uint32_t*>(to + column + n * 8) =
+            normalized_pair(part.out[m][n][half * 2], part.out[m][n][half * 2 + 1], sum);
+      }
+    }
+  }
+}
+
+// Writes one split of the rows that have several to the scratch memory.
+template <typename S>
+__device__ void store_partials(const AttentionParams& p, const ThreadPlace& at,
+                               const TileMemory<S>& shared, const Partial<S>& part, int32_t split) {
+  const int32_t column = at.column_warp * S::kOutTiles * 8 + at.lane % 4 * 2;
+#pragma unroll
+  for (int m = 0; m < S::kWarpRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = fragment_row<S>(at, m, half);
+      const int32_t position = shared.positions[row];
+      if (position < kAttentionSplit || position < split * kAttentionSplit) continue;
+      const int64_t index =
+          (static_cast<int64_t>(split) * p.tokens + shared.tokens[row]) * p.num_heads +
+          shared.heads[row];
+      float* to = p.partials + index * p.head_dim + column;
+#pragma unroll
+      for (int n = 0; n < S::kOutTiles; ++n) {
+        if (column + n * 8 >= p.head_dim) continue;
+        *reinterpret_cast<float2*>(to + n * 8) = {part.out[m][n][half * 2],
+                                                  part.out[m][n][half * 2 + 1]};
+      }
+      if (column == 0) p.stats[index] = {part.max[m][half], part.out[m][S::kOutTiles][half * 2]};
+    }
+  }
+}
+
+// --- kernels ---
+
+// blockIdx: x the tile's slot, y the group of heads, z the first split; a block takes every
+// gridDim.z-th split. K of the next chunk is on its way while V is used, V while K is.
+template <int kHeadDim, int kRowTiles>
+__global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 4 : 2)
+    PagedAttentionKernel(const __grid_constant__ AttentionLaunch launch) {
+  using S = TileShape<kHeadDim, kRowTiles>;
+  const AttentionParams& p = launch.p;
+  auto& shared = *reinterpret_cast<TileMemory<S>*>(shared_memory());
+  auto chunk = static_cast<int32_t>(blockIdx.z) * kChunksPerSplit;
+  int32_t buffer = 0;
+  {
+    const Tile tile = find_tile<S>(launch);
+    if (tile.rows == 0 || chunk * kChunk > tile.max_position) return;
+    if (threadIdx.x == 0) shared.tile = tile;
+    if (threadIdx.x < kChunk) {
+      shared.pieces[buffer][threadIdx.x] = cache_piece(launch, tile, chunk);
+    }
+    load_queries(launch, tile, shared);
+  }
+  sync_block();
+  copy_chunk<S>(p, p.k, shared.pieces[buffer], shared.k);
+  cp_async_commit();
+
+  const ThreadPlace at = thread_place<S>();
+  const auto skip = static_cast<int32_t>(gridDim.z - 1) * kChunksPerSplit;
+  Partial<S> part;
+  Partial<S> total;
+  clear(part);
+  clear(total);
+  for (bool more = true; more;) {
+    const int32_t next = chunk + 1 + ((chunk + 1) % kChunksPerSplit == 0 ? skip : 0);
+    more = next * kChunk <= shared.tile.max_position;
+    cp_async_wait<0>();
+    sync_block();  // K is here; V and the weights of the last chunk are no longer read
+    copy_chunk<S>(p, p.v, shared.pieces[buffer], shared.v);
+    cp_async_commit();
+    const int32_t next_piece = cache_piece(launch, shared.tile, next);
+
+    float scores[S::kWarpRowTiles][S::kScoreTiles][4];
+    score_chunk(at, shared, scores);
+    mask_and_max(p, at, chunk, scores, shared);
+    buffer ^= 1;
+    if (threadIdx.x < kChunk) shared.pieces[buffer][threadIdx.x] = next_piece;
+    sync_block();  // the maxima are here; K is no longer read
+    if (more) copy_chunk<S>(p, p.k, shared.pieces[buffer], shared.k);
+    cp_async_commit();
+
+    weigh_chunk(at, scores, part, shared);
+    cp_async_wait<1>();
+    sync_block();  // V and the weights are here
+    if (is_ragged(shared.tile, chunk) && find_unfinite(chunk, shared)) {
+      add_unfinite(at, chunk, shared, part);
+    }
+    accumulate_chunk(at, shared, part);
+
+    const int32_t split = chunk / kChunksPerSplit;
+    if (!more || next / kChunksPerSplit != split) {
+      if (S::kSplits && p.partials != nullptr) {
+        if (split == 0) store_out(p, at, shared, part, 0);
+        store_partials(p, at, shared, part, split);
+      } else {
+        merge_split(part, total);
+      }
+      clear(part);
+    }
+    chunk = next;
+  }
+  if (!S::kSplits || p.partials == nullptr) {
+    store_out(p, at, shared, total, shared.tile.max_position / kAttentionSplit);
+  }
+}
+
+// Merges the splits of every row that has several, ascending; one warp per (token, head).
+__global__ void MergeSplitsKernel(AttentionParams p) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  const int64_t rows = static_cast<int64_t>(p.tokens) * p.num_heads;
+  if (row >= rows) return;
+  const int64_t token = row / p.num_heads;
+  const int32_t splits = p.positions[token] / kAttentionSplit + 1;
+  if (splits == 1) return;
+  for (auto d = static_cast<int32_t>(threadIdx.x % kWarp) * 4; d < p.head_dim; d += kWarp * 4) {
+    float2 stats = p.stats[row];
+    float4 out = *reinterpret_cast<const float4*>(p.partials + row * p.head_dim + d);
+#pragma unroll 4
+    for (int32_t s = 1; s < splits; ++s) {
+      const int64_t index = s * rows + row;
+      const float2 next = p.stats[index];
+      const float4 x = *reinterpret_cast<const float4*>(p.partials + index * p.head_dim + d);
+      const MergeFactors factors = merge_factors(stats.x, next.x);
+      stats = {factors.max, merged(factors, stats.y, next.y)};
+      out = {merged(factors, out.x, x.x), merged(factors, out.y, x.y), merged(factors, out.z, x.z),
+             merged(factors, out.w, x.w)};
+    }
+    uint16_t* to = p.out + token * p.out_stride + row % p.num_heads * p.head_dim + d;
+    *reinterpret_cast<uint2*>(to) = {normalized_pair(out.x, out.y, stats.y),
+                                     normalized_pair(out.z, out.w, stats.y)};
+  }
+}
+
+// --- host ---
+
+struct GroupCounts {
+  int32_t groups = 0;
+  int32_t largest = 0;  // heads
+};
+
+GroupCounts FillGroups(std::span<const int32_t> kv_head_of, int64_t num_kv_heads,
+                       HeadGroups& groups) {
+  GroupCounts counts;
+  size_t used = 0;
+  for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
+    const size_t begin = used;
+    for (size_t h = 0; h < kv_head_of.size(); ++h) {
+      if (kv_head_of[h] == kv_head) groups.heads[used++] = static_cast<uint16_t>(h);
+    }
+    if (used == begin) continue;
+    groups.starts[counts.groups] = static_cast<uint16_t>(begin);
+    groups.kv_heads[counts.groups] = static_cast<uint16_t>(kv_head);
+    ++counts.groups;
+    counts.largest = std::max(counts.largest, static_cast<int32_t>(used - begin));
+  }
+  groups.starts[counts.groups] = static_cast<uint16_t>(used);
+  CHECK_EQ(used, kv_head_of.size()) << "of " << num_kv_heads << " K/V heads";
+  return counts;
+}
+
+// How many splits to compute at once: enough blocks to fill the device.
+int64_t SplitsAtOnce(const PagedAttentionArgs& args, const AttentionParams& p, int64_t blocks,
+                     int64_t blocks_per_multiprocessor) {
+  const int64_t max_positions = args.rows.block_tables.cols() * int64_t{p.block_size};
+  const int64_t splits = (max_positions + kAttentionSplit - 1) / kAttentionSplit;
+  const int64_t needed = PagedAttentionScratch(p.tokens, p.num_heads, p.head_dim, max_positions);
+  const int64_t scratch = args.scratch.empty() ? 0 : args.scratch.num_elements();
+  if (needed > scratch || blocks == 0) return 1;
+  const int64_t wanted = blocks_per_multiprocessor * args.num_multiprocessors;
+  return std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, std::max<int64_t>(splits, 1));
+}
+
+template <int kHeadDim, int kRowTiles>
+void LaunchTiles(const PagedAttentionArgs& args, AttentionLaunch& launch, const GroupCounts& counts,
+                 cudaStream_t stream) {
+  using S = TileShape<kHeadDim, kRowTiles>;
+  AttentionParams& p = launch.p;
+  const int64_t slots = int64_t{p.tokens} * counts.largest / S::kRows + p.sequences;
+  const int64_t splits = SplitsAtOnce(args, p, slots * counts.groups, kRowTiles == 1 ? 8 : 3);
+  if (splits > 1) {
+    const int64_t max_positions = args.rows.block_tables.cols() * int64_t{p.block_size};
+    const int64_t all_splits = (max_positions + kAttentionSplit - 1) / kAttentionSplit;
+    p.partials = args.scratch.data<float>();
+    p.stats =
+        reinterpret_cast<float2*>(p.partials + all_splits * p.tokens * p.num_heads * p.head_dim);
+  }
+  Launch("PagedAttention", PagedAttentionKernel<kHeadDim, kRowTiles>,
+         {.grid = dim3(static_cast<unsigned>(slots), static_cast<unsigned>(counts.groups),
+                       static_cast<unsigned>(splits)),
+          .block = dim3(kThreads),
+          .shared_bytes = sizeof(TileMemory<S>),
+          .stream = stream},
+         launch);
+  if (splits == 1) return;
+  const int64_t rows = int64_t{p.tokens} * p.num_heads;
+  Launch("MergeSplits", MergeSplitsKernel,
+         {.grid = dim3(static_cast<unsigned>((rows + kWarps - 1) / kWarps)),
+          .block = dim3(kThreads),
+          .stream = stream},
+         p);
+}
+
+// Few rows of a sequence, as in decode, fit one tile of 16.
+template <int kHeadDim>
+void LaunchHeadDim(const PagedAttentionArgs& args, AttentionLaunch& launch,
+                   const GroupCounts& counts, cudaStream_t stream) {
+  constexpr int kLargeTile = kHeadDim > 128 ? 2 : 4;  // what registers and shared memory hold
+  if (int64_t{launch.p.tokens} * counts.largest <= int64_t{launch.p.sequences} * 16) {
+    LaunchTiles<kHeadDim, 1>(args, launch, counts, stream);
+  } else {
+    LaunchTiles<kHeadDim, kLargeTile>(args, launch, counts, stream);
+  }
+}
+
+bool SameStrides(const Tensor& a, const Tensor& b) {
+  return a.stride(0) == b.stride(0) && a.stride(1) == b.stride(1) && a.stride(2) == b.stride(2);
+}
+
+AttentionParams ParamsOf(const PagedAttentionArgs& args) {
+  constexpr float kLog2e = 1.44269504f;
+  const Tensor& k = args.cache.k;
+  return {.q = args.q.data<float>(),
+          .k = reinterpret_cast<const uint16_t*>(k.data<BFloat16>()),
+          .v = reinterpret_cast<const uint16_t*>(args.cache.v.data<BFloat16>()),
+          .out = reinterpret_cast<uint16_t*>(args.out.data<BFloat16>()),
+          .positions = args.rows.positions.data<int32_t>(),
+          .query_starts = args.rows.query_starts.data<int32_t>(),
+          .block_tables = args.rows.block_tables.data<int32_t>(),
+          .partials = nullptr,
+          .stats = nullptr,
+          .q_stride = args.q.stride(0),
+          .out_stride = args.out.stride(0),
+          .table_stride = args.rows.block_tables.stride(0),
+          .block_pieces = static_cast<int32_t>(k.stride(0) / 8),
+          .head_pieces = static_cast<int32_t>(k.stride(1) / 8),
+          .position_pieces = static_cast<int32_t>(k.stride(2) / 8),
+          .tokens = static_cast<int32_t>(args.q.rows()),
+          .sequences = static_cast<int32_t>(args.rows.query_starts.rows() - 1),
+          .num_heads = static_cast<int32_t>(args.kv_head_of.size()),
+          .head_dim = static_cast<int32_t>(k.shape(3)),
+          .block_size = static_cast<int32_t>(k.shape(2)),
+          .scale_log2e = args.scale * kLog2e};
+}
+
+}  // namespace
+
+void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
+  const Tensor& k = args.cache.k;
+  const int64_t head_dim = k.shape(3);
+  const auto num_heads = static_cast<int64_t>(args.kv_head_of.size());
+  CHECK_EQ(args.q.cols(), num_heads * head_dim);
+  CHECK_EQ(args.out.cols(), num_heads * head_dim);
+  CHECK_EQ(args.out.rows(), args.q.rows());
+  CHECK_EQ(head_dim % 8, 0);
+  CHECK_LE(head_dim, kMaxHeadDim);
+  CHECK_LE(num_heads, kMaxHeads);
+  CHECK_LT(k.shape(0) * k.stride(0) / 8, int64_t{1} << 31) << "16-byte pieces of a layer's cache";
+  CHECK(SameStrides(k, args.cache.v)) << k.ToString() << " and " << args.cache.v.ToString();
+  CHECK(RowsAligned(args.q, 16) && RowsAligned(k, 16) && RowsAligned(args.cache.v, 16) &&
+        RowsAligned(args.out, 8) && RowsAligned(args.scratch, 16))
+      << "attention over unaligned rows of " << args.q.ToString() << " and " << k.ToString();
+  if (args.q.rows() == 0) return;
+  AttentionLaunch launch = {.p = ParamsOf(args), .groups = {}};
+  const GroupCounts counts = FillGroups(args.kv_head_of, k.shape(1), launch.groups);
+  if (head_dim <= 32) {
+    LaunchHeadDim<32>(args, launch, counts, stream);
+  } else if (head_dim <= 64) {
+    LaunchHeadDim<64>(args, launch, counts, stream);
+  } else if (head_dim <= 128) {
+    LaunchHeadDim<128>(args, launch, counts, stream);
+  } else {
+    LaunchHeadDim<256>(args, launch, counts, stream);
+  }
+}
+
+}  // namespace intermix::cuda

@@ -1,0 +1,47 @@
+// Launcher of paged attention; see Backend::PagedAttention. Stream-ordered; nothing is allocated
+// and nothing is read back, so the launches depend on shapes alone. Tensors lie on the device.
+//
+// Scores and values are products of bfloat16 on mma.sync, in one order for prefill and decode: 64
+// positions at a time, a running maximum within each split of kAttentionSplit positions, splits
+// merged in ascending order. A row's result depends on its query and its positions alone: not on
+// the batch, the chunking, the block table, the scratch memory or the device. It is within rounding
+// of ReferenceBackend, which holds q and the weights of the softmax in float32.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/core/tensor.h"
+#include "kernels/operands.h"
+
+namespace intermix::cuda {
+
+// The largest head_dim, and the most query heads, of one launch.
+inline constexpr int64_t kMaxHeadDim = 256;
+inline constexpr int64_t kMaxHeads = 256;
+
+struct PagedAttentionArgs {
+  Tensor
+      q;  // [tokens, num_heads * head_dim] float32; head_dim a multiple of 8, rows 16-byte aligned
+  PagedRows rows;
+  KvLayer cache;                        // k and v of the same strides, rows 16-byte aligned
+  std::span<const int32_t> kv_head_of;  // [num_heads], on the host
+  float scale;                          // positive
+  Tensor out;                           // [tokens, num_heads * head_dim] bfloat16
+  // Where splits that are computed at once wait for each other: PagedAttentionScratch(...) float32.
+  // With less, or none, few rows over long sequences are slower; no bit changes.
+  Tensor scratch;
+  int num_multiprocessors = 1;  // of the device: how many splits are worth computing at once
+};
+void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
+
+// The float32 elements of scratch that let every split of `max_positions` be computed at once.
+constexpr int64_t PagedAttentionScratch(int64_t tokens, int64_t num_heads, int64_t head_dim,
+                                        int64_t max_positions) {
+  const int64_t splits = (max_positions + kAttentionSplit - 1) / kAttentionSplit;
+  return splits < 2 ? 0 : splits * tokens * num_heads * (head_dim + 2);
+}
+
+}  // namespace intermix::cuda
