@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
@@ -38,12 +37,16 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
       .add_option("--kv-memory", rank.kv_memory_bytes,
                   "Bytes of KV cache per rank, e.g. 2GB (0: automatic)")
       ->transform(CLI::AsSizeValue(false));
-  const std::map<std::string, RankOptions::Dispatch> dispatch = {
-      {"auto", RankOptions::Dispatch::kAuto},
-      {"all-to-all", RankOptions::Dispatch::kAllToAll},
-      {"replicated", RankOptions::Dispatch::kReplicated}};
-  command.add_option("--dispatch", rank.dispatch, "How tokens reach experts on other ranks")
-      ->transform(CLI::CheckedTransformer(dispatch))
+  command
+      .add_option_function<std::string>(
+          "--dispatch",
+          [&rank](const std::string& name) {
+            rank.dispatch = name == "all-to-all"   ? RankOptions::Dispatch::kAllToAll
+                            : name == "replicated" ? RankOptions::Dispatch::kReplicated
+                                                   : RankOptions::Dispatch::kAuto;
+          },
+          "How tokens reach experts on other ranks")
+      ->check(CLI::IsMember({"auto", "all-to-all", "replicated"}))
       ->default_str("auto");
   AddQuantOptions(command, options.quant);
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error, off")
