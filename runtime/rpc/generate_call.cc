@@ -15,13 +15,19 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 }  // namespace
 
 GenerateCall::GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
-                           uint64_t seed)
-    : stream_(std::move(stream)), seed_(seed), detokenizer_(std::move(detokenizer)) {}
+                           uint64_t seed, std::atomic<int>& num_open)
+    : stream_(std::move(stream)),
+      seed_(seed),
+      num_open_(num_open),
+      detokenizer_(std::move(detokenizer)) {
+  ++num_open_;
+}
 
 GenerateCall* GenerateCall::Start(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
-                                  uint64_t seed, DeliveryThread& delivery) {
+                                  uint64_t seed, DeliveryThread& delivery,
+                                  std::atomic<int>& num_open) {
   const std::shared_ptr<GenerateCall> call(
-      new GenerateCall(std::move(stream), std::move(detokenizer), seed));
+      new GenerateCall(std::move(stream), std::move(detokenizer), seed, num_open));
   call->self_ = call;
   const std::weak_ptr<Deliverable> weak = call;
   call->stream_->OnReady([weak, &delivery] { delivery.Post(weak); });
@@ -95,6 +101,9 @@ void GenerateCall::OnCancel() {
   Deliver();
 }
 
-void GenerateCall::OnDone() { self_.reset(); }
+void GenerateCall::OnDone() {
+  --num_open_;
+  self_.reset();
+}
 
 }  // namespace intermix

@@ -6,6 +6,7 @@
 // tokens only.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,9 +20,10 @@ namespace intermix {
 
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public Deliverable {
  public:
-  // The reactor for gRPC, which owns itself until OnDone. `delivery` outlives it.
+  // The reactor for gRPC, which owns itself until OnDone. `delivery` and `num_open`, which
+  // counts the calls between Start and OnDone, outlive it.
   static GenerateCall* Start(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
-                             uint64_t seed, DeliveryThread& delivery);
+                             uint64_t seed, DeliveryThread& delivery, std::atomic<int>& num_open);
 
   void Deliver() override;  // delivery thread
   void OnWriteDone(bool ok) override;
@@ -36,11 +38,13 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pu
     grpc::Status status;
   };
 
-  GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer, uint64_t seed);
+  GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer, uint64_t seed,
+               std::atomic<int>& num_open);
   Action NextAction();  // mutex_ held
 
   const std::shared_ptr<RequestStream> stream_;
   const uint64_t seed_;
+  std::atomic<int>& num_open_;
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
   std::mutex mutex_;  // guards what follows; the engine thread never takes it

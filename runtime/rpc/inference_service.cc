@@ -53,7 +53,8 @@ absl::StatusOr<GenerateCall*> InferenceService::Submit(const grpc::CallbackServe
   absl::StatusOr<std::shared_ptr<RequestStream>> stream =
       backing->engine->Submit(*std::move(request));
   if (!stream.ok()) return stream.status();
-  return GenerateCall::Start(*std::move(stream), std::move(detokenizer), seed, delivery_);
+  return GenerateCall::Start(*std::move(stream), std::move(detokenizer), seed, delivery_,
+                             num_open_streams_);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(

@@ -25,6 +25,8 @@ class InferenceService final
   void Open(Engine& engine, const FrontModel& model);
   void Close();
 
+  int num_open_streams() const { return num_open_streams_; }
+
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request) override;
 
@@ -41,6 +43,7 @@ class InferenceService final
   std::atomic<const Backing*> open_{nullptr};  // backing_ while open
   std::atomic<const char*> closed_because_{"the model is still loading; try again later"};
   std::atomic<uint64_t> num_requests_{0};  // for unique ids
+  std::atomic<int> num_open_streams_{0};
   DeliveryThread delivery_;
 };
 

@@ -18,7 +18,8 @@ namespace {
 
 absl::StatusOr<int> ParsePort(const std::string& text, const std::string& whole) {
   int port = 0;
-  if (!absl::SimpleAtoi(text, &port) || port < 0 || port > 65535) {
+  const bool digits = text.find_first_not_of("0123456789") == std::string::npos;
+  if (!digits || !absl::SimpleAtoi(text, &port) || port > 65535) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", whole, "' has port '", text, "'; a port is a number from 0 to 65535"));
   }

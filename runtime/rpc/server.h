@@ -40,6 +40,8 @@ class RpcServer {
   const ListenAddress& address() const { return address_; }
   const std::string& job_id() const { return job_id_; }  // drawn at Start; ranks show it
   const ClusterTable& cluster() const { return table_; }
+  // Generate calls that are not over for gRPC yet. Any thread.
+  int num_open_streams() const { return inference_.num_open_streams(); }
 
   // See InferenceService::Open and ControlService::Open for what must outlive Shutdown.
   void Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,

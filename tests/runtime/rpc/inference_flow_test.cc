@@ -1,0 +1,169 @@
+// Inference.Generate when things do not go straight: clients that leave, wait, or do not read;
+// too many of them; and the end of the server.
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/runtime/rpc/served_fake.h"
+
+namespace intermix::testing {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+const std::vector<int32_t> kPrompt = {1, 300, 359, 478};
+
+int NumThreads() {
+  int count = 0;
+  for ([[maybe_unused]] const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    ++count;
+  }
+  return count;
+}
+
+// Polls, for a minute at most.
+template <typename Condition>
+bool Eventually(const Condition& condition) {
+  for (int i = 0; i < 60000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
+
+// One client of a served fake that has got its first token, with the model held before the next.
+class HeldRequest {
+ public:
+  explicit HeldRequest(ServedFake& served, std::chrono::system_clock::time_point deadline = Soon())
+      : stub_(served.Inference()) {
+    served.gate().Close();
+    context_.set_deadline(deadline);
+    reader_ = stub_->Generate(&context_, TokenRequest(kPrompt, 100));
+    served.gate().Allow(1);
+    v1::GenerateResponse first;
+    EXPECT_TRUE(reader_->Read(&first));
+    EXPECT_THAT(first.delta().token_ids(), SizeIs(1));
+    served.gate().AwaitWaiting();
+  }
+  grpc::ClientContext& context() { return context_; }
+  Answer Rest() { return ReadAll(*reader_); }
+
+ private:
+  std::unique_ptr<v1::Inference::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader_;
+};
+
+TEST(InferenceFlowTest, CancellingStopsTheWorkWithinAStep) {
+  ServedFake served;
+  HeldRequest held(served);
+  held.context().TryCancel();
+  EXPECT_EQ(held.Rest().status.error_code(), grpc::StatusCode::CANCELLED);
+  // The server learns of it on its own time; then the step that is running is the last.
+  EXPECT_TRUE(Eventually([&] { return served.server().num_open_streams() == 0; }));
+  served.gate().Allow(1);
+  EXPECT_TRUE(Eventually([&] { return served.engine()->Snapshot().running == 0; }));
+  EXPECT_EQ(served.engine()->Snapshot().step, 2);
+  EXPECT_EQ(served.engine()->Snapshot().free_blocks, served.engine()->Snapshot().total_blocks);
+}
+
+TEST(InferenceFlowTest, TheDeadlineStopsTheWorkWithinAStep) {
+  ServedFake served;
+  HeldRequest held(served, std::chrono::system_clock::now() + std::chrono::seconds(3));
+  EXPECT_EQ(held.Rest().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(Eventually([&] { return served.server().num_open_streams() == 0; }));
+  served.gate().Allow(1);
+  EXPECT_TRUE(Eventually([&] { return served.engine()->Snapshot().running == 0; }));
+  EXPECT_EQ(served.engine()->Snapshot().step, 2);
+}
+
+TEST(InferenceFlowTest, AFullQueueRefusesAndRecovers) {
+  ServedFakeOptions options;
+  options.engine = {.max_running = 1, .max_queue = 1};
+  ServedFake served(options);
+  HeldRequest running(served);
+  const auto stub = served.Inference();
+  grpc::ClientContext waiting_context;
+  waiting_context.set_deadline(Soon());
+  const auto waiting = stub->Generate(&waiting_context, TokenRequest(kPrompt, 3));
+  ASSERT_TRUE(Eventually([&] { return served.engine()->Snapshot().waiting == 1; }));
+  EXPECT_EQ(Ask(*stub, TokenRequest(kPrompt, 3)).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  served.gate().Open();
+  EXPECT_TRUE(running.Rest().status.ok());
+  EXPECT_TRUE(ReadAll(*waiting).status.ok());
+  EXPECT_TRUE(Ask(*stub, TokenRequest(kPrompt, 3)).status.ok());
+}
+
+TEST(InferenceFlowTest, ASlowReaderSlowsNobodyAndLosesNothing) {
+  constexpr int kTokens = 3000;
+  ServedFakeOptions options;
+  options.model.max_context = 4000;
+  options.model.num_kv_blocks = 2000;
+  options.model.vocab_size = 300;
+  ServedFake served(options);
+  grpc::ChannelArguments small_window;
+  small_window.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
+  small_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  const auto slow_stub = v1::Inference::NewStub(served.Channel(small_window));
+  v1::GenerateRequest request = TokenRequest({1, 5}, kTokens);
+  request.mutable_sampling()->set_ignore_eos(true);
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  const auto slow = slow_stub->Generate(&context, request);  // and reads nothing
+
+  const Answer quick = Ask(*served.Inference(), TokenRequest({1, 6}, 50));
+  EXPECT_TRUE(quick.status.ok());
+  EXPECT_TRUE(Eventually([&] { return served.engine()->Snapshot().running == 0; }))
+      << "the engine waits for a reader";
+
+  const Answer answer = ReadAll(*slow);
+  EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.tokens, ExpectedTokens({1, 5}, {.max_tokens = kTokens}, served.model()).tokens);
+  EXPECT_LT(answer.num_deltas, kTokens) << "what waits comes merged";
+}
+
+TEST(InferenceFlowTest, StreamsHoldNoThreads) {
+  constexpr int kStreams = 48;
+  ServedFakeOptions options;
+  options.model.num_kv_blocks = 4096;
+  ServedFake served(options);
+  const auto stub = served.Inference();
+  Ask(*stub, TokenRequest(kPrompt, 1));  // gRPC's own threads are there now
+  const int before = NumThreads();
+  served.gate().Close();
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+  for (int i = 0; i < kStreams; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    contexts.back()->set_deadline(Soon());
+    readers.push_back(stub->Generate(contexts.back().get(), TokenRequest({1, 300 + i}, 5)));
+  }
+  ASSERT_TRUE(Eventually([&] { return served.server().num_open_streams() == kStreams; }));
+  EXPECT_LT(NumThreads() - before, kStreams / 2);
+  served.gate().Open();
+  for (int i = 0; i < kStreams; ++i) {
+    const SamplingParams sampling = {.max_tokens = 5, .stop_token_ids = {2}};
+    EXPECT_EQ(ReadAll(*readers[i]).tokens,
+              ExpectedTokens({1, 300 + i}, sampling, served.model()).tokens);
+  }
+}
+
+TEST(InferenceFlowTest, OpenStreamsEndUnavailableAtShutdown) {
+  ServedFake served;
+  HeldRequest held(served);
+  served.server().Drain();
+  served.engine()->Shutdown();
+  served.gate().Open();
+  served.engine().Stop();
+  const Answer rest = held.Rest();
+  EXPECT_EQ(rest.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(rest.completions, IsEmpty());
+}
+
+}  // namespace
+}  // namespace intermix::testing

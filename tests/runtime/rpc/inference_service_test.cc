@@ -1,0 +1,187 @@
+// Inference.Generate over loopback: what comes back for good and for bad requests.
+#include <algorithm>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "gtest/gtest.h"
+#include "tests/runtime/rpc/served_fake.h"
+
+namespace intermix::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+const std::vector<int32_t> kPrompt = {1, 300, 359, 478};
+
+TEST(InferenceServiceTest, StreamsDeltasThenOneCompletion) {
+  ServedFake served;
+  const Answer answer = Ask(*served.Inference(), TokenRequest(kPrompt, 40));
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  const SamplingParams sampling = {.max_tokens = 40, .stop_token_ids = {2}};
+  EXPECT_EQ(answer.tokens, ExpectedTokens(kPrompt, sampling, served.model()).tokens);
+  ASSERT_THAT(answer.completions, SizeIs(1));
+  EXPECT_FALSE(answer.delta_after_completion);
+  EXPECT_EQ(answer.completions[0].finish_reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(answer.completions[0].matched_stop_case(), v1::Completion::MATCHED_STOP_NOT_SET);
+  EXPECT_EQ(answer.completions[0].usage().prompt_tokens(), 4);
+  EXPECT_EQ(answer.completions[0].usage().completion_tokens(), 40);
+}
+
+TEST(InferenceServiceTest, DeltasJoinedAreTheWholeText) {
+  ServedFake served;
+  for (int32_t first = 300; first < 320; ++first) {  // random tokens: many are cut characters
+    const std::vector<int32_t> prompt = {1, first};
+    const Answer answer = Ask(*served.Inference(), TokenRequest(prompt, 60));
+    std::vector<int32_t> all = prompt;
+    all.insert(all.end(), answer.tokens.begin(), answer.tokens.end());
+    const std::string before = served.front().tokenizer->Decode(prompt);
+    const std::string whole = ValidUtf8(served.front().tokenizer->Decode(all));
+    EXPECT_EQ(before + answer.text, whole);
+  }
+}
+
+TEST(InferenceServiceTest, TokenisesTextAfterBos) {
+  ServedFake served;
+  v1::GenerateRequest request;
+  request.set_text("And it came to pass");
+  request.mutable_sampling()->set_max_tokens(8);
+  const std::vector<int32_t> golden = {1, 300, 359, 478, 292, 605};  // golden/tiny-mixtral.json
+  const SamplingParams sampling = {.max_tokens = 8, .stop_token_ids = {2}};
+  EXPECT_EQ(Ask(*served.Inference(), request).tokens,
+            ExpectedTokens(golden, sampling, served.model()).tokens);
+  request.set_add_special_tokens(false);
+  EXPECT_EQ(Ask(*served.Inference(), request).tokens,
+            ExpectedTokens({300, 359, 478, 292, 605}, sampling, served.model()).tokens);
+}
+
+TEST(InferenceServiceTest, NamesTheTokenThatStoppedIt) {
+  ServedFake served;
+  const std::vector<int32_t> full =
+      ExpectedTokens(kPrompt, {.max_tokens = 10}, served.model()).tokens;
+  v1::GenerateRequest request = TokenRequest(kPrompt, 10);
+  request.mutable_sampling()->add_stop_token_ids(full[4]);
+  const Answer answer = Ask(*served.Inference(), request);
+  EXPECT_EQ(answer.tokens, std::vector<int32_t>(full.begin(), full.begin() + 4));
+  ASSERT_THAT(answer.completions, SizeIs(1));
+  EXPECT_EQ(answer.completions[0].finish_reason(), v1::FINISH_REASON_STOP);
+  EXPECT_EQ(answer.completions[0].matched_stop_token_id(), full[4]);
+}
+
+TEST(InferenceServiceTest, ReportsASeedThatGivesTheSameTokensAgain) {
+  ServedFake served;
+  v1::GenerateRequest request = TokenRequest(kPrompt, 30);
+  request.mutable_sampling()->set_temperature(1.5f);
+  const Answer first = Ask(*served.Inference(), request);
+  const Answer other = Ask(*served.Inference(), request);
+  EXPECT_NE(first.tokens, other.tokens) << "two drawn seeds";
+  ASSERT_THAT(first.completions, SizeIs(1));
+  request.mutable_sampling()->set_seed(first.completions[0].seed());
+  const Answer again = Ask(*served.Inference(), request);
+  EXPECT_EQ(again.tokens, first.tokens);
+  EXPECT_EQ(again.completions[0].seed(), first.completions[0].seed());
+}
+
+struct BadRequest {
+  std::string field;
+  std::function<void(v1::GenerateRequest&)> spoil;
+};
+
+TEST(InferenceServiceTest, RefusesBadFieldsByName) {
+  ServedFakeOptions options;
+  options.model.max_context = 64;
+  ServedFake served(options);
+  const std::vector<BadRequest> bad = {
+      {"prompt is missing", [](auto& r) { r.clear_prompt(); }},
+      {"token_ids", [](auto& r) { r.mutable_token_ids()->clear_ids(); }},
+      {"token_ids", [](auto& r) { r.mutable_token_ids()->add_ids(0xFFFFFFFFu); }},
+      {"2048", [](auto& r) { r.mutable_token_ids()->add_ids(2048); }},
+      {"text", [](auto& r) { r.set_text(""), r.set_add_special_tokens(false); }},
+      {"text", [](auto& r) { r.set_text(std::string((4 << 20) + 1, 'a')); }},
+      {"64", [](auto& r) { r.set_text("And it came to pass " + std::string(500, 'x')); }},
+      {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(-1); }},
+      {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(NAN); }},
+      {"top_k", [](auto& r) { r.mutable_sampling()->set_top_k(0x80000000u); }},
+      {"top_p", [](auto& r) { r.mutable_sampling()->set_top_p(0); }},
+      {"max_tokens", [](auto& r) { r.mutable_sampling()->set_max_tokens(0); }},
+      {"max_tokens", [](auto& r) { r.mutable_sampling()->set_max_tokens(0xFFFFFFFFu); }},
+      {"stop_token_ids", [](auto& r) { r.mutable_sampling()->add_stop_token_ids(2048); }},
+      {"request_id", [](auto& r) { r.set_request_id(std::string(257, 'a')); }},
+  };
+  for (const BadRequest& b : bad) {
+    v1::GenerateRequest request = TokenRequest(kPrompt, 4);
+    b.spoil(request);
+    const Answer answer = Ask(*served.Inference(), request);
+    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << b.field;
+    EXPECT_THAT(answer.status.error_message(), HasSubstr(b.field));
+    EXPECT_EQ(answer.num_deltas, 0);
+  }
+  EXPECT_TRUE(Ask(*served.Inference(), TokenRequest(kPrompt, 4)).status.ok());
+}
+
+// Sends raw bytes as the request of one method and returns the status.
+grpc::Status SendBytes(const ServedFake& served, const std::string& bytes) {
+  grpc::GenericStub stub(served.Channel());
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, "/intermix.v1.Inference/Generate", &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  const grpc::Slice slice(bytes);
+  grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->StartCall(&tag);
+  queue.Next(&tag, &ok);
+  call->WriteLast(request, grpc::WriteOptions(), &tag);
+  queue.Next(&tag, &ok);
+  while (ok) {
+    call->Read(&response, &tag);
+    queue.Next(&tag, &ok);
+  }
+  call->Finish(&status, &tag);
+  queue.Next(&tag, &ok);
+  return status;
+}
+
+TEST(InferenceServiceTest, RefusesTextThatIsNotUtf8) {
+  ServedFake served;
+  const std::string one_token = "\x2A\x02\x28\x01";           // sampling {max_tokens: 1}
+  const std::string good = "\x12\x03" + ("abc" + one_token);  // text: three bytes
+  const std::string cut = "\x12\x03" + ("ab\xC3" + one_token);
+  EXPECT_TRUE(SendBytes(served, good).ok());
+  for (const std::string& bad : {cut, std::string("\x12\x7F") + "ab", std::string("\xFF\xFF")}) {
+    const grpc::Status status = SendBytes(served, bad);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("UTF-8"));
+  }
+}
+
+TEST(InferenceServiceTest, RefusesAMessageThatIsTooLargeToRead) {
+  ServedFakeOptions options;
+  options.server.max_message_bytes = 10000;
+  ServedFake served(options);
+  v1::GenerateRequest request;
+  request.set_text(std::string(20000, 'a'));
+  EXPECT_EQ(Ask(*served.Inference(), request).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST(InferenceServiceTest, IsUnavailableBeforeAndAfter) {
+  ServedFake served({.open = false});
+  const Answer before = Ask(*served.Inference(), TokenRequest(kPrompt, 4));
+  EXPECT_EQ(before.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(before.status.error_message(), HasSubstr("loading"));
+  served.Open();
+  EXPECT_TRUE(Ask(*served.Inference(), TokenRequest(kPrompt, 4)).status.ok());
+  served.server().Drain();
+  const Answer after = Ask(*served.Inference(), TokenRequest(kPrompt, 4));
+  EXPECT_EQ(after.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(after.status.error_message(), HasSubstr("shutting down"));
+}
+
+}  // namespace
+}  // namespace intermix::testing
