@@ -22,7 +22,7 @@ namespace {
     sigemptyset(&set);
     sigaddset(&set, options.pending_signal);
     sigprocmask(SIG_BLOCK, &set, nullptr);
-    raise(options.pending_signal);
+    kill(getpid(), options.pending_signal);  // pending for the process, whichever thread takes it
   }
   alarm(static_cast<unsigned>(options.limit_seconds));  // outlives exec
   std::vector<char*> arguments;

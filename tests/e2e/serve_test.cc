@@ -1,0 +1,324 @@
+// `mpirun -n 2 intermix serve` as its users meet it: real ranks, real gRPC, the model that comes
+// with the tests.
+#include <csignal>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "intermix/v1/control.grpc.pb.h"
+#include "intermix/v1/inference.grpc.pb.h"
+#include "tests/testing/background_process.h"
+#include "tests/testing/run_program.h"
+
+namespace intermix {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+const std::string kIntermix = INTERMIX_BINARY_DIR "/intermix";
+const std::string kModel = INTERMIX_TEST_DATA "/tiny-mixtral";
+
+std::chrono::system_clock::time_point Soon() {
+  return std::chrono::system_clock::now() + std::chrono::minutes(1);
+}
+
+std::vector<std::string> Mpirun(int ranks, const std::vector<std::string>& arguments) {
+  std::vector<std::string> command = {INTERMIX_MPIRUN, "-n", std::to_string(ranks), kIntermix};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return command;
+}
+
+// Two ranks that serve the tiny Mixtral on a free port.
+class Served {
+ public:
+  explicit Served(std::vector<std::string> more = {}) : job_(Start(std::move(more))) {
+    address_ = job_->AwaitLine(directory_ / "address");
+    channel_ = grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
+    inference_ = v1::Inference::NewStub(channel_);
+    control_ = v1::Control::NewStub(channel_);
+  }
+
+  BackgroundProcess& job() { return *job_; }
+  const std::string& address() const { return address_; }
+  v1::Inference::Stub& inference() { return *inference_; }
+
+  v1::GetClusterResponse Cluster() {
+    grpc::ClientContext context;
+    context.set_deadline(Soon());
+    v1::GetClusterResponse response;
+    const grpc::Status status = control_->GetCluster(&context, {}, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+  v1::EngineInfo Engine() {
+    grpc::ClientContext context;
+    context.set_deadline(Soon());
+    v1::GetServerInfoResponse response;
+    const grpc::Status status = control_->GetServerInfo(&context, {}, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.engine();
+  }
+  // Waits, a minute at most, until so many sequences are stepped.
+  bool Running(uint32_t sequences) {
+    for (int i = 0; i < 6000; ++i) {
+      if (Engine().running() == sequences) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+  // Runs `intermix client ...` against it.
+  ProgramResult Client(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {kIntermix, "client"});
+    arguments.insert(arguments.end(), {"--server", address_});
+    return RunProgram({.arguments = arguments});
+  }
+
+ private:
+  std::unique_ptr<BackgroundProcess> Start(std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"serve",
+                                          "--model",
+                                          kModel,
+                                          "--listen",
+                                          "127.0.0.1:0",
+                                          "--port-file",
+                                          directory_ / "address"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return std::make_unique<BackgroundProcess>(Mpirun(2, arguments));
+  }
+
+  TempDirectory directory_;
+  std::unique_ptr<BackgroundProcess> job_;
+  std::string address_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Inference::Stub> inference_;
+  std::unique_ptr<v1::Control::Stub> control_;
+};
+
+v1::GenerateRequest Request(const std::string& text, uint32_t max_tokens) {
+  v1::GenerateRequest request;
+  request.set_text(text);
+  request.mutable_sampling()->set_max_tokens(max_tokens);
+  request.mutable_sampling()->set_ignore_eos(true);
+  return request;
+}
+
+// A stream that has brought its first delta.
+class OpenStream {
+ public:
+  OpenStream(v1::Inference::Stub& stub, uint32_t max_tokens) {
+    context_.set_deadline(Soon());
+    reader_ = stub.Generate(&context_, Request("And it came to pass", max_tokens));
+    EXPECT_TRUE(reader_->Read(&response_));
+  }
+  void Cancel() { context_.TryCancel(); }
+  grpc::Status Finish() {
+    while (reader_->Read(&response_)) {
+    }
+    return reader_->Finish();
+  }
+
+ private:
+  grpc::ClientContext context_;
+  v1::GenerateResponse response_;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader_;
+};
+
+// Longer than a test will wait for.
+constexpr uint32_t kLong = 2000;
+
+TEST(ServeTest, AnswersAsGenerateDoesOnOneRank) {
+  Served served;
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  const auto reader = served.inference().Generate(&context, Request("And it came to pass", 40));
+  std::string text;
+  v1::GenerateResponse response;
+  int completions = 0;
+  while (reader->Read(&response)) {
+    text += response.delta().text();
+    completions += response.has_completion() ? 1 : 0;
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(completions, 1);
+
+  const std::vector<std::string> question = {"--prompt", "And it came to pass", "--max-tokens",
+                                             "40", "--ignore-eos"};
+  std::vector<std::string> generate = {kIntermix, "generate", "--model", kModel};
+  generate.insert(generate.end(), question.begin(), question.end());
+  const ProgramResult alone = RunProgram({.arguments = generate});
+  EXPECT_EQ(alone.out, text + "\n") << alone.err;
+
+  std::vector<std::string> client = {"generate"};
+  client.insert(client.end(), question.begin(), question.end());
+  const ProgramResult asked = served.Client(client);
+  EXPECT_EQ(asked.exit_code, 0) << asked.err;
+  EXPECT_EQ(asked.out, text + "\n");
+  EXPECT_THAT(asked.err, HasSubstr("40 generated"));
+}
+
+TEST(ServeTest, ClientCommandsTellHowItIs) {
+  Served served;
+  const ProgramResult health = served.Client({"health"});
+  EXPECT_EQ(health.exit_code, 0) << health.err;
+  EXPECT_EQ(health.out, "SERVING\n");
+  const ProgramResult status = served.Client({"status"});
+  EXPECT_EQ(status.exit_code, 0) << status.err;
+  EXPECT_THAT(status.out, HasSubstr("2 ranks: dp 1 x tp 2, ep 2 x etp 1"));
+  EXPECT_THAT(status.out, HasSubstr("MixtralForCausalLM"));
+  const ProgramResult bad = served.Client({"generate", "--prompt", "x", "--top-p", "2"});
+  EXPECT_EQ(bad.exit_code, 1);
+  EXPECT_EQ(bad.err, "intermix: INVALID_ARGUMENT: top_p is 2; it must be in (0, 1]\n");
+  EXPECT_EQ(served.Client({"generate"}).exit_code, 2) << "no prompt";
+}
+
+TEST(ServeTest, EveryRankReports) {
+  Served served;
+  OpenStream(served.inference(), 20).Finish();
+  v1::GetClusterResponse cluster;
+  const auto all_stepped = [&cluster] {
+    for (const v1::Rank& rank : cluster.ranks()) {
+      if (rank.status().tokens() < 20) return false;
+    }
+    return cluster.ranks_size() == 2;
+  };
+  for (int i = 0; i < 6000 && !all_stepped(); ++i) {
+    cluster = served.Cluster();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_TRUE(all_stepped()) << cluster.DebugString();
+  for (int r = 0; r < 2; ++r) {
+    const v1::Rank& rank = cluster.ranks(r);
+    EXPECT_EQ(rank.info().rank(), r);
+    EXPECT_EQ(rank.info().tp_rank(), r);
+    EXPECT_EQ(rank.info().ep_rank(), r);
+    EXPECT_GT(rank.info().weight_bytes(), 0);
+    EXPECT_GT(rank.status().resident_bytes(), 0);
+    EXPECT_THAT(rank.status().expert_tokens(), SizeIs(8));
+    EXPECT_EQ(rank.status().phase(), v1::RANK_PHASE_IDLE);
+  }
+  EXPECT_NE(cluster.ranks(0).info().pid(), cluster.ranks(1).info().pid());
+}
+
+TEST(ServeTest, CancellingFreesTheSequence) {
+  Served served;
+  OpenStream stream(served.inference(), kLong);
+  stream.Cancel();
+  EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(served.Running(0));
+  const v1::EngineInfo engine = served.Engine();
+  EXPECT_LT(engine.generated_tokens(), kLong);
+  EXPECT_EQ(engine.free_kv_blocks(), engine.total_kv_blocks());
+}
+
+TEST(ServeTest, AFullQueueIsRefused) {
+  Served served({"--max-running", "1", "--max-queue", "1"});
+  OpenStream running(served.inference(), kLong);
+  grpc::ClientContext waiting_context;
+  waiting_context.set_deadline(Soon());
+  const auto waiting = served.inference().Generate(&waiting_context, Request("a", 1));
+  for (int i = 0; i < 6000 && served.Engine().waiting() == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  grpc::ClientContext refused_context;
+  refused_context.set_deadline(Soon());
+  EXPECT_EQ(served.inference().Generate(&refused_context, Request("b", 1))->Finish().error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  waiting_context.TryCancel();
+  running.Cancel();
+}
+
+// SIGINT or SIGTERM to either rank.
+class ServeSignalTest : public ::testing::TestWithParam<std::pair<int, int>> {};
+
+TEST_P(ServeSignalTest, StopsTheJobCleanly) {
+  const auto [rank, signal] = GetParam();
+  Served served;
+  const v1::GetClusterResponse cluster = served.Cluster();
+  ASSERT_THAT(cluster.ranks(), SizeIs(2));
+  OpenStream stream(served.inference(), kLong);
+  kill(static_cast<pid_t>(cluster.ranks(rank).info().pid()), signal);
+  const grpc::Status end = stream.Finish();
+  EXPECT_EQ(end.error_code(), grpc::StatusCode::UNAVAILABLE) << end.error_message();
+  EXPECT_EQ(served.job().Wait(), 0) << served.job().err();
+  for (const v1::Rank& r : cluster.ranks()) {
+    EXPECT_TRUE(GoneSoon(static_cast<pid_t>(r.info().pid())));
+  }
+  EXPECT_EQ(served.Client({"health"}).exit_code, 1) << "nobody is there";
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ServeSignalTest,
+                         ::testing::Values(std::pair(0, SIGINT), std::pair(1, SIGTERM)));
+
+TEST(ServeTest, SigtermToMpirunLeavesNoRank) {
+  Served served;
+  const v1::GetClusterResponse cluster = served.Cluster();
+  kill(served.job().pid(), SIGTERM);
+  served.job().Wait();  // mpirun calls this a failure, whatever its ranks do
+  for (const v1::Rank& rank : cluster.ranks()) {
+    EXPECT_TRUE(GoneSoon(static_cast<pid_t>(rank.info().pid())));
+  }
+}
+
+TEST(ServeTest, ARankThatDiesEndsTheJob) {
+  Served served;
+  const v1::GetClusterResponse cluster = served.Cluster();
+  ASSERT_THAT(cluster.ranks(), SizeIs(2));
+  OpenStream stream(served.inference(), kLong);
+  kill(static_cast<pid_t>(cluster.ranks(1).info().pid()), SIGKILL);
+  EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_NE(served.job().Wait(), 0);
+  EXPECT_TRUE(GoneSoon(static_cast<pid_t>(cluster.ranks(0).info().pid())));
+}
+
+TEST(ServeTest, ARankThatHangsIsNamedAndEndsTheJob) {
+  Served served({"--heartbeat-timeout", "3"});
+  const v1::GetClusterResponse cluster = served.Cluster();
+  ASSERT_THAT(cluster.ranks(), SizeIs(2));
+  kill(static_cast<pid_t>(cluster.ranks(1).info().pid()), SIGSTOP);
+  EXPECT_NE(served.job().Wait(), 0);
+  EXPECT_THAT(served.job().err(), HasSubstr("rank 1 on "));
+  EXPECT_THAT(served.job().err(), HasSubstr("has been silent"));
+  for (const v1::Rank& rank : cluster.ranks()) {
+    EXPECT_TRUE(GoneSoon(static_cast<pid_t>(rank.info().pid())));
+  }
+}
+
+TEST(ServeTest, CtrlCOfAClientCancels) {
+  Served served;
+  BackgroundProcess client({kIntermix, "client", "generate", "--server", served.address(),
+                            "--prompt", "And", "--max-tokens", std::to_string(kLong),
+                            "--ignore-eos"});
+  ASSERT_TRUE(served.Running(1));
+  kill(client.pid(), SIGINT);
+  EXPECT_EQ(client.Wait(), 128 + SIGINT);
+  EXPECT_THAT(client.err(), HasSubstr("CANCELLED"));
+  EXPECT_TRUE(served.Running(0));
+  EXPECT_LT(served.Engine().generated_tokens(), kLong);
+}
+
+int Count(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(ServeTest, ATakenPortIsRefusedInOneSentence) {
+  Served first;
+  BackgroundProcess second(Mpirun(2, {"serve", "--model", kModel, "--listen", first.address()}));
+  EXPECT_NE(second.Wait(), 0);
+  EXPECT_EQ(Count(second.err(), "something listens on " + first.address() + " already"), 1)
+      << second.err();
+}
+
+TEST(ServeTest, ABadModelIsRefusedOnce) {
+  BackgroundProcess job(Mpirun(2, {"serve", "--model", "/nonexistent", "--listen", ":0"}));
+  EXPECT_NE(job.Wait(), 0);
+  EXPECT_EQ(Count(job.err(), "intermix: --model /nonexistent is not a directory"), 1) << job.err();
+}
+
+}  // namespace
+}  // namespace intermix
