@@ -52,7 +52,8 @@ class ModelDirectory {
 
 TEST(Tokenizer, EncodesLikeTheGoldenIds) {
   const auto tokenizer = TinyTokenizer();
-  for (const json& prompt : Golden()["prompts"]) {
+  const json golden = Golden();
+  for (const json& prompt : golden["prompts"]) {
     std::vector<int32_t> ids = {tokenizer->bos_token_id()};
     for (int32_t id : tokenizer->Encode(prompt["text"].get<std::string>())) ids.push_back(id);
     EXPECT_EQ(ids, prompt["ids"].get<std::vector<int32_t>>()) << prompt["text"];
@@ -61,7 +62,8 @@ TEST(Tokenizer, EncodesLikeTheGoldenIds) {
 
 TEST(Tokenizer, DecodesTheGoldenContinuations) {
   const auto tokenizer = TinyTokenizer();
-  for (const json& prompt : Golden()["prompts"]) {
+  const json golden = Golden();
+  for (const json& prompt : golden["prompts"]) {
     auto ids = prompt["ids"].get<std::vector<int32_t>>();
     EXPECT_EQ(tokenizer->Decode(ids), prompt["text"]);
     const auto output = prompt["greedy32"].get<std::vector<int32_t>>();
