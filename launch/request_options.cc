@@ -94,16 +94,17 @@ void AnswerPrinter::PrintUsage(const v1::Completion& completion) const {
   const absl::Time now = absl::Now();
   const uint32_t tokens = completion.usage().completion_tokens();
   const double seconds = absl::ToDoubleSeconds(now - started_);
-  const double decode = absl::ToDoubleSeconds(now - std::min(first_token_, now));
+  const double first = absl::ToDoubleSeconds(std::min(first_token_, now) - started_);
   std::string why = "length";
   if (completion.finish_reason() == v1::FINISH_REASON_STOP) {
     why = absl::StrCat("stop at token ", completion.matched_stop_token_id());
   }
-  // The first token comes with the prompt; the rate is that of the others.
-  const double rate = decode > 0.0 && tokens > 1 ? (tokens - 1) / decode : 0.0;
+  // Not the rate after the first message: messages come merged, so that one may hold many tokens.
+  const double rate = seconds > 0.0 ? tokens / seconds : 0.0;
   std::fprintf(stderr,
-               "[%u prompt tokens, %u generated in %.2f s (%.1f tokens/s after the first), %s]\n",
-               completion.usage().prompt_tokens(), tokens, seconds, rate, why.c_str());
+               "[%u prompt tokens, %u generated in %.2f s, the first after %.2f s; %.1f tokens/s; "
+               "%s]\n",
+               completion.usage().prompt_tokens(), tokens, seconds, first, rate, why.c_str());
 }
 
 }  // namespace intermix
