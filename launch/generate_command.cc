@@ -53,7 +53,7 @@ absl::StatusOr<Submitted> Submit(const v1::GenerateRequest& proto, Job& job, Eng
 
 // Rank 0: submits the request and steps the engine until it is answered.
 absl::Status Answer(const GenerateOptions& options, Job& job) {
-  Engine engine(EngineOptionsOf(options.job), job.rank().runner());
+  Engine engine(options.job.engine, job.rank().runner());
   const absl::StatusOr<Submitted> submitted = Submit(options.request.request, job, engine);
   if (!submitted.ok()) {
     job.rank().runner().Stop();  // the other ranks wait for a batch

@@ -1,5 +1,9 @@
 #include "launch/job.h"
 
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -13,6 +17,17 @@ namespace {
 // How long a clean stop may take before the process ends itself.
 constexpr absl::Duration kStopGrace = absl::Seconds(20);
 
+// Threads for this rank when nothing was asked for: the CPUs that it is bound to, or, where ranks
+// of one host are not bound and would all take every CPU, this rank's share of them.
+int FairThreads(const MpiSession& session) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return 1;
+  const int available = CPU_COUNT(&cpus);
+  const bool bound = available < sysconf(_SC_NPROCESSORS_ONLN);
+  return bound ? available : std::max(1, available / session.local_size());
+}
+
 }  // namespace
 
 void AddJobOptions(CLI::App& command, JobOptions& options) {
@@ -25,12 +40,15 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
       ->check(CLI::NonNegativeNumber);
   command.add_option("--device", rank.device, "cpu, or reference (scalar and slow)")
       ->capture_default_str();
-  command.add_option("--threads", rank.num_threads, "Threads of this rank (0: its CPUs)")
+  command
+      .add_option("--threads", rank.num_threads, "Threads of this rank (0: its CPUs, or its share)")
       ->check(CLI::NonNegativeNumber);
   command.add_flag("--pin-threads", rank.pin_threads, "Bind each thread to a CPU");
   command.add_option("--max-context", rank.max_context, "Tokens of a sequence (0: the model's)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--max-batch-tokens", rank.max_batch_tokens, "Tokens of one step at most")
+  command
+      .add_option("--max-batch-tokens", options.engine.max_batch_tokens,
+                  "Tokens of one step at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
@@ -51,12 +69,6 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
   AddQuantOptions(command, options.quant);
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error, off")
       ->capture_default_str();
-}
-
-EngineOptions EngineOptionsOf(const JobOptions& options) {
-  EngineOptions engine = options.engine;
-  engine.max_batch_tokens = options.rank.max_batch_tokens;
-  return engine;
 }
 
 Job::Job() = default;
@@ -81,6 +93,7 @@ absl::Status Job::Load(const JobOptions& options) {
   if (!quant.ok()) return quant.status();  // the same on every rank
   RankOptions rank_options = options.rank;
   rank_options.quant = *quant;
+  if (rank_options.num_threads == 0) rank_options.num_threads = FairThreads(*session_);
   absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(rank_options, std::move(world_));
   if (!rank.ok()) return rank.status();
   rank_ = *std::move(rank);

@@ -25,8 +25,6 @@ struct JobOptions {
 
 // --model, --tp, --ep, --device, --threads, ...; `options` outlives the parse.
 void AddJobOptions(CLI::App& command, JobOptions& options);
-// The engine's options; its token budget is the rank's.
-EngineOptions EngineOptionsOf(const JobOptions& options);
 
 // Construct on every rank, before any thread is started.
 class Job {

@@ -49,7 +49,7 @@ absl::StatusOr<PerplexityResult> Measure(const CommandOptions& options, const st
   const absl::StatusOr<PerplexityResult> result =
       MeasurePerplexity({.bos_token_id = front.bos_token_id,
                          .window = options.window,
-                         .max_batch_tokens = options.job.rank.max_batch_tokens,
+                         .max_batch_tokens = options.job.engine.max_batch_tokens,
                          .progress = [&](int64_t done) { bar.Update(done, std::ssize(tokens)); },
                          .cancelled = &cancelled},
                         tokens, job.rank().runner());
@@ -83,7 +83,8 @@ int RunPerplexity(CommandOptions& options) {
   absl::StatusOr<std::string> text = std::string();
   if (job.first()) text = ReadText(options.text_file);
   if (absl::Status s = AgreeOnStatus(job.world(), text.status()); !s.ok()) return job.Refuse(s);
-  options.job.rank.max_batch_tokens = std::max(options.job.rank.max_batch_tokens, options.window);
+  options.job.engine.max_batch_tokens =
+      std::max(options.job.engine.max_batch_tokens, options.window);
   if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
   if (!job.first()) {
     job.signals().SetAction([] {});  // rank 0 ends the job
@@ -103,7 +104,7 @@ void AddPerplexityCommand(CLI::App& app, int* exit_code) {
   CLI::App* command = app.add_subcommand("perplexity", "How well a model predicts a text");
   const auto options = std::make_shared<CommandOptions>();
   options->job.log_level = "warning";
-  options->job.rank.max_batch_tokens = 2048;
+  options->job.engine.max_batch_tokens = 2048;
   AddJobOptions(*command, options->job);
   command->add_option("--text", options->text_file, "File of UTF-8 text")->required();
   command->add_option("--window", options->window, "Tokens scored after each BOS")

@@ -41,10 +41,9 @@ v1::ModelInfo Describe(Job& job) {
 // Rank 0, from loaded to stopped.
 int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter& reporter) {
   const FrontModel front = FrontModel::Make(job.rank().config(), job.tokenizer());
-  const EngineOptions engine_options = EngineOptionsOf(options.job);
-  Engine engine(engine_options, job.rank().runner());
+  Engine engine(options.job.engine, job.rank().runner());
   const v1::ModelInfo model = Describe(job);
-  server.Open(engine, engine_options, front, model);
+  server.Open(engine, options.job.engine, front, model);
   const absl::Status port_file = WritePortFile(options.port_file, server.address());
   if (!port_file.ok()) engine.Shutdown();  // then Run only tells the others to stop
   const HeartbeatMonitor monitor(server.cluster(), absl::Seconds(options.heartbeat_timeout_s));

@@ -27,7 +27,6 @@ struct RankOptions {
   int ep = 0;                  // 0: automatic
   int num_threads = 0;         // 0: automatic
   bool pin_threads = false;
-  int32_t max_batch_tokens = 512;
   int32_t max_context = 0;      // 0: the model's max_position_embeddings
   int64_t kv_memory_bytes = 0;  // 0: enough for 16 sequences of max_context, within free memory
   int32_t block_size = 16;

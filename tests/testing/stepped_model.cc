@@ -35,9 +35,7 @@ std::vector<int32_t> HeldOutTokens() {
 std::unique_ptr<SteppedModel> SteppedModel::Load(const std::string& directory,
                                                  const QuantSpec& quant) {
   absl::StatusOr<std::unique_ptr<Rank>> rank =
-      Rank::Create({.model_directory = INTERMIX_TEST_DATA "/" + directory,
-                    .quant = quant,
-                    .max_batch_tokens = 1024},
+      Rank::Create({.model_directory = INTERMIX_TEST_DATA "/" + directory, .quant = quant},
                    MakeSelfCommunicator());
   EXPECT_TRUE(rank.ok()) << rank.status();
   if (!rank.ok()) return nullptr;
