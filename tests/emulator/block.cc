@@ -14,6 +14,7 @@ constinit thread_local uint3 gridDim{};
 namespace emu {
 
 constinit thread_local ThreadState* current_thread = nullptr;
+constinit thread_local ThreadState* kernel_thread = nullptr;
 
 namespace {
 
@@ -37,13 +38,28 @@ const char* CollectiveName(Collective kind) {
   return "";
 }
 
+cudaError_t ErrorOf(Violation kind) {
+  switch (kind) {
+    case Violation::kOutOfBounds:
+    case Violation::kUseAfterFree:
+    case Violation::kHostMemory:
+      return cudaErrorIllegalAddress;
+    case Violation::kMisaligned:
+      return cudaErrorMisalignedAddress;
+    default:
+      return cudaErrorLaunchFailure;
+  }
+}
+
 void Restamp(ThreadState& thread) { thread.stamp = thread.warp->stamp | thread.id; }
 
 }  // namespace
 
-[[noreturn]] void AbortLaunch() {
+void EndLaunch(Violation kind, const std::string& message) {
+  Violate(kind, message);
   ThreadState& thread = *current_thread;
   thread.block->aborted = true;
+  thread.block->error = ErrorOf(kind);
   for (;;) thread.fiber->Yield();
 }
 
@@ -55,11 +71,10 @@ void JoinWarp(Collective kind, const void* site, void* argument,
     warp.kind = kind;
     warp.site = site;
   } else if (warp.kind != kind || warp.site != site) {
-    Violate(Violation::kDivergence, Where() + ": enters " + CollectiveName(kind) + " at " +
-                                        FunctionName(site) + " while lanes of its warp wait in " +
-                                        CollectiveName(warp.kind) +
-                                        (warp.kind == kind ? " at another place" : ""));
-    AbortLaunch();
+    EndLaunch(Violation::kDivergence, Where() + ": enters " + CollectiveName(kind) + " at " +
+                                          FunctionName(site) + " while lanes of its warp wait in " +
+                                          CollectiveName(warp.kind) +
+                                          (warp.kind == kind ? " at another place" : ""));
   }
   warp.arguments[thread.lane()] = argument;
   if (++warp.arrived < kWarpLanes) {
@@ -69,12 +84,11 @@ void JoinWarp(Collective kind, const void* site, void* argument,
   }
   if (combine != nullptr) combine(warp.arguments.data());
   warp.arrived = 0;
-  if (kind == Collective::kSyncWarp) warp.stamp = thread.block->Tick();
   ThreadState* lanes = &thread - thread.lane();
-  for (int l = 0; l < kWarpLanes; ++l) {
-    lanes[l].wait = Wait::kReady;
-    Restamp(lanes[l]);
-  }
+  for (int l = 0; l < kWarpLanes; ++l) lanes[l].wait = Wait::kReady;
+  if (kind != Collective::kSyncWarp) return;
+  warp.stamp = thread.block->Tick();
+  for (int l = 0; l < kWarpLanes; ++l) Restamp(lanes[l]);
 }
 
 void JoinBlock(const void* site) {
@@ -92,6 +106,7 @@ void BlockRunner::Prepare(BlockState& block) {
     warps_.resize(kMaxThreads / kWarpLanes);
   }
   block_ = &block;
+  block.fences = {};
   exited_ = 0;
   for (int w = 0; w < num_warps; ++w) {
     warps_[w] = {.index = w,
@@ -107,9 +122,9 @@ void BlockRunner::Prepare(BlockState& block) {
     thread.wait = Wait::kReady;
     thread.warp = &warps_[t / kWarpLanes];
     thread.block = &block;
-    thread.copies.clear();
-    thread.groups.clear();
+    thread.ForgetCopies();
     thread.uncommitted = 0;
+    thread.fences = {};
     if (thread.fiber == nullptr) thread.fiber = std::make_unique<Fiber>();
     Restamp(thread);
   }
@@ -197,6 +212,7 @@ void BlockRunner::Settle() {
   Violate(Violation::kDivergence, Where() + ": waits for ever: " + DescribeWaits());
   current_thread = nullptr;
   block_->aborted = true;
+  block_->error = ErrorOf(Violation::kDivergence);
 }
 
 void BlockRunner::CheckBarrierSites() {
@@ -206,11 +222,13 @@ void BlockRunner::CheckBarrierSites() {
     Violate(Violation::kDivergence, Where() + ": waits at another sync_block than thread 0");
     current_thread = nullptr;
     block_->aborted = true;
+    block_->error = ErrorOf(Violation::kDivergence);
     return;
   }
 }
 
 void BlockRunner::ReleaseBarrier() {
+  block_->order->Barrier(*block_, threads_.data(), num_threads_);
   block_->barrier = block_->Tick();
   for (WarpState& warp : warps_) warp.stamp = block_->barrier;
   for (int t = 0; t < num_threads_; ++t) {

@@ -6,16 +6,18 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "tests/emulator/block_order.h"
 #include "tests/emulator/emulator.h"
 #include "tests/emulator/fiber.h"
 #include "tests/emulator/include/vector_types.h"
+// vector_types.h first
+#include "tests/emulator/include/driver_types.h"
 
 namespace emu {
 
@@ -32,6 +34,7 @@ class History {
   virtual bool Ordered(uint64_t time) const = 0;
   virtual std::string NameOf(uint64_t time) const = 0;
   virtual bool WasFreed(uintptr_t address) const = 0;
+  virtual std::string DescribeAddress(uintptr_t address) const = 0;
 };
 
 struct AsyncCopy {
@@ -60,11 +63,19 @@ struct ThreadState {
   const void* site = nullptr;  // where it waits
   WarpState* warp = nullptr;
   BlockState* block = nullptr;
-  std::unique_ptr<Fiber> fiber;  // null for a copy engine
-  std::deque<AsyncCopy> copies;  // cp.async not yet delivered, oldest first
-  std::deque<int> groups;        // copies in each committed group, oldest first
+  std::unique_ptr<Fiber> fiber;   // null for a copy engine
+  std::vector<AsyncCopy> copies;  // cp.async, oldest first; delivered ones up to copies_done
+  std::vector<int> groups;        // copies in each committed group
+  size_t copies_done = 0;
+  size_t groups_done = 0;
   int uncommitted = 0;
+  ThreadFences fences;
 
+  void ForgetCopies() {
+    copies.clear();
+    groups.clear();
+    copies_done = groups_done = 0;
+  }
   int lane() const { return static_cast<int>(id % kWarpLanes); }
 };
 
@@ -81,15 +92,35 @@ struct BlockState {
   uint64_t barrier = 0;        // stamps before: ordered for every thread of the block
   uint64_t ordered_until = 0;  // stamps before: operations ordered before this launch
   const History* history = nullptr;
+  BlockOrder* order = nullptr;  // null for a copy engine
+  BlockFences fences;
+  const char* parameters = nullptr;  // of the kernel
+  size_t parameter_bytes = 0;
   bool shadow = true;
   bool uninitialised = false;
   bool aborted = false;
+  cudaError_t error = cudaSuccess;  // that ends the launch
 
   uint64_t Tick() { return ++*time << 16; }
 };
 
 // The emulated thread that runs, null on the host.
 extern constinit thread_local ThreadState* current_thread;
+// The same while the kernel's own code runs, null inside the emulator: the linker may give the
+// emulator an instrumented copy of a library's inline function, which must not be checked.
+extern constinit thread_local ThreadState* kernel_thread;
+
+// Every call from a kernel into the emulator opens with one.
+class InEmulator {
+ public:
+  InEmulator() : saved_(kernel_thread) { kernel_thread = nullptr; }
+  ~InEmulator() { kernel_thread = saved_; }
+  InEmulator(const InEmulator&) = delete;
+  InEmulator& operator=(const InEmulator&) = delete;
+
+ private:
+  ThreadState* saved_;
+};
 
 // Waits until all 32 lanes of the warp are in the same collective; the last calls `combine` once
 // with every lane's argument.
@@ -97,8 +128,8 @@ void JoinWarp(Collective kind, const void* site, void* argument,
               void (*combine)(void* const* arguments));
 // Waits for every thread of the block.
 void JoinBlock(const void* site);
-// Ends the launch from inside a thread of it.
-[[noreturn]] void AbortLaunch();
+// Reports the violation and ends the launch, from inside a thread of it.
+[[noreturn]] void EndLaunch(Violation kind, const std::string& message);
 
 // cp.async: delivers this thread's copies until at most `groups` committed groups are left.
 void DeliverCopies(ThreadState& thread, size_t groups);

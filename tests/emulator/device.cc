@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "tests/emulator/fault.h"
 #include "tests/emulator/region.h"
 #include "tests/emulator/report.h"
 #include "tests/emulator/shadow.h"
@@ -19,20 +20,35 @@ constexpr uint64_t kGapBytes = 64 * 1024;  // never mapped, between two allocati
 
 uint64_t RoundToPages(uint64_t bytes) { return (bytes + kPageBytes - 1) & ~(kPageBytes - 1); }
 
+struct DeviceTable {
+  std::mutex mutex;
+  Device* devices[kMaxDevices] = {};
+};
+
+DeviceTable& Table() {
+  static DeviceTable* table = new DeviceTable();
+  return *table;
+}
+
 }  // namespace
 
 Device& Device::Get(int index) {
-  static std::mutex devices_mutex;
-  static Device* devices[kMaxDevices] = {};
-  const std::lock_guard lock(devices_mutex);
-  if (devices[index] == nullptr) devices[index] = new Device(index);
-  return *devices[index];
+  const std::lock_guard lock(Table().mutex);
+  Device*& device = Table().devices[index];
+  if (device == nullptr) device = new Device(index);
+  return *device;
+}
+
+Device* Device::Find(int index) {
+  const std::lock_guard lock(Table().mutex);
+  return Table().devices[index];
 }
 
 Device& CurrentDevice() { return Device::Get(current_device); }
 
 Device::Device(int index)
     : index_(index), base_(DeviceBase(index)), used_span_(kSharedSpan), random_(GetOptions().seed) {
+  InstallFaultHandler();
   ReserveDevice(index);
   CreateStream(true);
 }
@@ -90,6 +106,20 @@ bool Device::WasFreed(uintptr_t address) const {
   return address - after->first < after->second;
 }
 
+std::string Device::DescribeAddress(uintptr_t address) const {
+  if (address - base_ < kSharedSpan) return "shared memory";
+  auto after = live_.upper_bound(address);
+  if (after != live_.begin()) {
+    --after;
+    const uint64_t offset = address - after->first;
+    if (offset < RoundToPages(after->second)) {
+      return "byte " + std::to_string(offset) + " of a device allocation of " +
+             std::to_string(after->second) + " bytes";
+    }
+  }
+  return WasFreed(address) ? "device memory that was freed" : "no device allocation";
+}
+
 uint64_t Device::free_bytes() const {
   const uint64_t total = GetOptions().device_memory_bytes;
   return total > live_bytes_ ? total - live_bytes_ : 0;
@@ -120,14 +150,17 @@ void Device::FillBlock(BlockState& block, const std::string& name) {
   block.uninitialised = GetOptions().uninitialised;
 }
 
-void Device::RunKernel(const std::string& name, const cudaLaunchConfig_t& config,
-                       const std::function<void()>& body) {
+void Device::RunKernel(const KernelLaunch& launch) {
   const Options& options = GetOptions();
   BlockState block;
-  FillBlock(block, name);
-  block.grid = config.gridDim;
-  block.block = config.blockDim;
-  block.shared_bytes = config.dynamicSmemBytes;
+  FillBlock(block, launch.name);
+  block.grid = launch.config.gridDim;
+  block.block = launch.config.blockDim;
+  block.shared_bytes = launch.config.dynamicSmemBytes;
+  block.parameters = reinterpret_cast<const char*>(launch.parameters.data());
+  block.parameter_bytes = launch.parameters.size() * sizeof(uint4);
+  block.order = &block_order_;
+  block_order_.StartLaunch();
   ClearValid(base_, shared_high_);
   SetValid(base_, block.shared_bytes);
   shared_high_ = std::max<uint64_t>(shared_high_, block.shared_bytes);
@@ -142,8 +175,8 @@ void Device::RunKernel(const std::string& name, const cudaLaunchConfig_t& config
                    static_cast<unsigned>(i / (uint64_t{block.grid.x} * block.grid.y))};
     block.start = block.barrier = block.Tick();
     std::memset(reinterpret_cast<void*>(base_), kPoisonByte, block.shared_bytes);
-    if (runner_.Run(block, body, options, random_)) continue;
-    error = cudaErrorLaunchFailure;
+    if (runner_.Run(block, launch.body, options, random_)) continue;
+    error = block.error;
     return;
   }
 }

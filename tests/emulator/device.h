@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -17,10 +18,19 @@
 
 namespace emu {
 
+struct KernelLaunch {
+  std::string name;
+  cudaLaunchConfig_t config;
+  std::vector<uint4> parameters;  // a copy, 16-byte aligned
+  std::function<void()> body;     // of one thread
+};
+
 class Device final : public History {
  public:
   // Created on first use; lives as long as the process. `index` is below GetOptions().devices.
   static Device& Get(int index);
+  // Null where the device was never used.
+  static Device* Find(int index);
 
   std::recursive_mutex mutex;
   cudaError_t error = cudaSuccess;  // sticky
@@ -47,8 +57,7 @@ class Device final : public History {
   bool HasCapture() const;
 
   // Inside an operation.
-  void RunKernel(const std::string& name, const cudaLaunchConfig_t& config,
-                 const std::function<void()>& body);
+  void RunKernel(const KernelLaunch& launch);
   // The device reads or writes its memory outside of kernels.
   void TouchMemory(const std::string& what, const void* address, size_t bytes, bool write);
   void OpenMemory();
@@ -58,6 +67,8 @@ class Device final : public History {
   bool Ordered(uint64_t time) const override;
   std::string NameOf(uint64_t time) const override;
   bool WasFreed(uintptr_t address) const override;
+  // "byte 20 of 64 that cudaMalloc gave" for a message.
+  std::string DescribeAddress(uintptr_t address) const override;
 
  private:
   struct Past {
@@ -67,6 +78,7 @@ class Device final : public History {
 
   explicit Device(int index);
   OperationRef Choose(const OperationRef& wanted);
+  void RunLazily(const OperationRef& wanted);
   void Execute(const OperationRef& operation);
   void FillBlock(BlockState& block, const std::string& name);
   uint64_t OrderedUntil() const;
@@ -84,11 +96,12 @@ class Device final : public History {
   std::vector<std::unique_ptr<CUstream_st>> streams_;  // the default stream first
   int next_stream_id_ = 0;
   StreamClock host_;        // what the host has waited for
-  std::vector<Past> past_;  // operations that ran, from the first that the host has not waited for
+  std::vector<Past> past_;  // operations that ran, from the first that something may race with
   OperationRef running_;
   uint64_t time_ = 0;
   std::mt19937_64 random_;
   BlockRunner runner_;
+  BlockOrder block_order_;
 };
 
 // The device of this thread's calls (cudaSetDevice).

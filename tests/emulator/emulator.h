@@ -64,6 +64,7 @@ class Report {
   bool Has(Violation kind) const;
   const std::vector<Finding>& findings() const { return findings_; }
   std::string ToString() const;
+  void Clear() { findings_.clear(); }
   void Add(Violation kind, const std::string& message);
 
  private:

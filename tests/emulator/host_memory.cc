@@ -1,5 +1,7 @@
 #include "tests/emulator/host_memory.h"
 
+#include <link.h>
+
 #include <algorithm>
 #include <cstring>
 #include <list>
@@ -9,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/emulator/include/vector_types.h"
 #include "tests/emulator/report.h"
 #include "tests/emulator/shadow.h"
 
@@ -29,6 +32,25 @@ struct HostState {
 HostState& State() {
   static HostState* state = new HostState();
   return *state;
+}
+
+struct Segment {
+  uintptr_t begin;
+  uintptr_t bytes;
+};
+
+int AddSegments(dl_phdr_info* info, size_t, void* data) {
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& header = info->dlpi_phdr[i];
+    if (header.p_type != PT_LOAD) continue;
+    static_cast<std::vector<Segment>*>(data)->push_back(
+        {info->dlpi_addr + header.p_vaddr, header.p_memsz});
+  }
+  return 0;
+}
+
+bool Inside(uintptr_t address, const uint3& variable) {
+  return address - reinterpret_cast<uintptr_t>(&variable) < sizeof(variable);
 }
 
 uintptr_t BeginOf(const HostRows& rows) { return reinterpret_cast<uintptr_t>(rows.begin); }
@@ -72,6 +94,21 @@ bool IsPinned(const void* pointer) {
   if (after == State().pinned.begin()) return false;
   --after;
   return address - after->first < after->second;
+}
+
+bool IsProgramData(uintptr_t address) {
+  if (Inside(address, threadIdx) || Inside(address, blockIdx) || Inside(address, blockDim) ||
+      Inside(address, gridDim)) {
+    return true;
+  }
+  static const std::vector<Segment> segments = [] {
+    std::vector<Segment> found;
+    dl_iterate_phdr(AddSegments, &found);
+    return found;
+  }();
+  return std::any_of(segments.begin(), segments.end(), [address](const Segment& segment) {
+    return address - segment.begin < segment.bytes;
+  });
 }
 
 std::function<void()> WatchSource(const std::string& what, const HostRows& rows) {

@@ -13,6 +13,8 @@ bool AddPinned(const void* begin, size_t bytes);
 // The bytes of the range that begins there, 0 where none does.
 size_t RemovePinned(const void* begin);
 bool IsPinned(const void* address);
+// Constants of this program, and what stands for registers: threadIdx and the like.
+bool IsProgramData(uintptr_t address);
 
 // Rows of `width` bytes, `pitch` bytes from each to the next.
 struct HostRows {

@@ -5,28 +5,33 @@
 #include "kernels/cuda/ptx.h"
 #include "tests/emulator/block.h"
 #include "tests/emulator/shadow.h"
+#include "tests/emulator/shadow_inl.h"
 
 namespace emu {
 
 // As late as legal: nothing is copied before somebody waits for it.
 void DeliverCopies(ThreadState& thread, size_t groups) {
-  while (thread.groups.size() > groups) {
-    for (int n = thread.groups.front(); n > 0; --n) {
-      const AsyncCopy copy = thread.copies.front();
-      thread.copies.pop_front();
+  while (thread.groups.size() - thread.groups_done > groups) {
+    for (int n = thread.groups[thread.groups_done++]; n > 0; --n) {
+      const AsyncCopy copy = thread.copies[thread.copies_done++];
       if (copy.valid) {
-        CheckAccess(thread, reinterpret_cast<uintptr_t>(copy.global), 16, 16, Access::kRead);
+        CheckFast<16, Access::kRead>(thread, reinterpret_cast<uintptr_t>(copy.global));
         std::memcpy(copy.shared, copy.global, 16);
       } else {
         std::memset(copy.shared, 0, 16);
       }
       MarkDelivered(thread, reinterpret_cast<uintptr_t>(copy.shared));
     }
-    thread.groups.pop_front();
+  }
+  if (thread.groups_done == thread.groups.size() && thread.copies_done == thread.copies.size()) {
+    thread.ForgetCopies();
   }
 }
 
-void WaitForCopies(int groups) { DeliverCopies(*current_thread, static_cast<size_t>(groups)); }
+void WaitForCopies(int groups) {
+  const InEmulator inside;
+  DeliverCopies(*current_thread, static_cast<size_t>(groups));
+}
 
 }  // namespace emu
 
@@ -35,11 +40,13 @@ namespace intermix::cuda {
 using emu::current_thread;
 
 void cp_async_16(void* shared, const void* global, bool valid) {
+  const emu::InEmulator inside;
   emu::ThreadState& thread = *current_thread;
   emu::CheckShared(shared, "cp.async");
   emu::CheckAccess(thread, reinterpret_cast<uintptr_t>(shared), 16, 16, emu::Access::kAsyncIssue);
   if (valid) {
-    emu::CheckAccess(thread, reinterpret_cast<uintptr_t>(global), 16, 16, emu::Access::kRead);
+    emu::CheckGlobal(global, "cp.async");
+    emu::CheckFast<16, emu::Access::kRead>(thread, reinterpret_cast<uintptr_t>(global));
   }
   std::memset(shared, emu::kPoisonByte, 16);
   thread.copies.push_back({.shared = static_cast<char*>(shared),
@@ -49,6 +56,7 @@ void cp_async_16(void* shared, const void* global, bool valid) {
 }
 
 void cp_async_commit() {
+  const emu::InEmulator inside;
   current_thread->groups.push_back(current_thread->uncommitted);
   current_thread->uncommitted = 0;
 }
@@ -56,15 +64,42 @@ void cp_async_commit() {
 char* shared_memory() { return reinterpret_cast<char*>(current_thread->block->device_base); }
 
 int32_t red_add_s32(int32_t* address, int32_t value) {
-  emu::CheckAccess(*current_thread, reinterpret_cast<uintptr_t>(address), 4, 4,
-                   emu::Access::kAtomicAdd);
+  const emu::InEmulator inside;
+  emu::ThreadState& thread = *current_thread;
+  emu::BlockOrder& order = *thread.block->order;
+  const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+  emu::CheckGlobal(address, "an atomic");
+  order.StartAtomic(thread);
+  emu::CheckAccess(thread, at, 4, 4, emu::Access::kAtomicAdd);
+  if (thread.block->shadow) order.FinishAtomic(thread, at);
   const int32_t old = *address;
   *address = static_cast<int32_t>(static_cast<uint32_t>(old) + static_cast<uint32_t>(value));
   return old;
 }
 
-void fence_device() {}
+void fence_device() {
+  const emu::InEmulator inside;
+  current_thread->block->order->Fence(*current_thread);
+}
 
-void sync_block() { emu::JoinBlock(__builtin_return_address(0)); }
+uint4 ld_stream(const void* global) {
+  const emu::InEmulator inside;
+  emu::CheckGlobal(global, "ld.global");
+  emu::CheckAccess(*current_thread, reinterpret_cast<uintptr_t>(global), 16, 16,
+                   emu::Access::kReadOnly);
+  return *static_cast<const uint4*>(global);
+}
+
+int32_t ld_l2_s32(const int32_t* global) {
+  const emu::InEmulator inside;
+  emu::CheckGlobal(global, "ld.global");
+  emu::CheckFast<4, emu::Access::kRead>(*current_thread, reinterpret_cast<uintptr_t>(global));
+  return *global;
+}
+
+void sync_block() {
+  const emu::InEmulator inside;
+  emu::JoinBlock(__builtin_return_address(0));
+}
 
 }  // namespace intermix::cuda

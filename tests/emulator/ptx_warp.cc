@@ -30,6 +30,7 @@ void CombineShuffle(void* const* arguments) {
 }
 
 uint32_t ShuffleFrom(uint32_t value, int source, const void* site) {
+  const emu::InEmulator inside;
   Shuffle shuffle = {.value = value, .source = source, .result = 0};
   JoinWarp(Collective::kShuffle, site, &shuffle, CombineShuffle);
   return shuffle.result;
@@ -140,9 +141,10 @@ void CombineLdmatrix(void* const* arguments) {
 
 template <bool kTransposed>
 void LoadMatrices(uint32_t (&r)[4], const void* shared_row, const void* site) {
+  const emu::InEmulator inside;
   emu::CheckShared(shared_row, "ldmatrix");
   emu::CheckAccess(*emu::current_thread, reinterpret_cast<uintptr_t>(shared_row), 16, 16,
-                   emu::Access::kRead);
+                   emu::Access::kReadByWarp);
   Ldmatrix lane = {.row = static_cast<const uint16_t*>(shared_row), .result = {}};
   JoinWarp(Collective::kLdmatrix, site, &lane, CombineLdmatrix<kTransposed>);
   for (int m = 0; m < 4; ++m) r[m] = lane.result[m];
@@ -151,11 +153,13 @@ void LoadMatrices(uint32_t (&r)[4], const void* shared_row, const void* site) {
 }  // namespace
 
 void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const emu::InEmulator inside;
   Mma<int32_t> lane = {.d = d, .a = a, .b = b};
   JoinWarp(Collective::kMma, __builtin_return_address(0), &lane, CombineMmaS8);
 }
 
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const emu::InEmulator inside;
   Mma<float> lane = {.d = d, .a = a, .b = b};
   JoinWarp(Collective::kMma, __builtin_return_address(0), &lane, CombineMmaBf16);
 }
@@ -189,6 +193,7 @@ int32_t shfl_s32(int32_t value, int lane) {
 }
 
 uint32_t ballot(bool predicate) {
+  const emu::InEmulator inside;
   Ballot lane = {.predicate = predicate, .result = 0};
   JoinWarp(Collective::kBallot, __builtin_return_address(0), &lane, [](void* const* arguments) {
     uint32_t mask = 0;

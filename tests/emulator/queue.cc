@@ -72,28 +72,47 @@ OperationRef Device::Enqueue(CUstream_st* stream, const Request& request,
   return operation;
 }
 
-// The next operation on the way to `wanted`: in a drawn order any that may run, else only what
-// `wanted` needs, so that everything else runs as late as it may.
+namespace {
+
+// The first operation that `operation` still waits for, null where it may run.
+OperationRef FirstUnmet(const OperationRef& operation) {
+  const auto unmet = std::find_if(operation->after.begin(), operation->after.end(),
+                                  [](const OperationRef& earlier) { return !earlier->done; });
+  return unmet == operation->after.end() ? nullptr : *unmet;
+}
+
+}  // namespace
+
+// The next operation on the way to `wanted`, which has not run: in a drawn order any that may run,
+// else only what `wanted` needs, so that everything else runs as late as it may.
 OperationRef Device::Choose(const OperationRef& wanted) {
-  const auto ready = [](const OperationRef& operation) {
-    return std::all_of(operation->after.begin(), operation->after.end(),
-                       [](const OperationRef& earlier) { return earlier->done; });
-  };
   if (GetOptions().order == Order::kSeeded) {
     std::vector<OperationRef> candidates;
     for (const auto& stream : streams_) {
-      if (!stream->queue.empty() && ready(stream->queue.front())) {
-        candidates.push_back(stream->queue.front());
-      }
+      if (stream->queue.empty() || FirstUnmet(stream->queue.front()) != nullptr) continue;
+      candidates.push_back(stream->queue.front());
     }
     return candidates[random_() % candidates.size()];
   }
   OperationRef next = wanted;
-  while (!ready(next)) {
-    next = *std::find_if(next->after.begin(), next->after.end(),
-                         [](const OperationRef& earlier) { return !earlier->done; });
+  for (OperationRef earlier = FirstUnmet(next); earlier != nullptr; earlier = FirstUnmet(next)) {
+    next = earlier;
   }
   return next;
+}
+
+// Runs what `wanted` needs, and then it.
+void Device::RunLazily(const OperationRef& wanted) {
+  std::vector<OperationRef> path = {wanted};
+  while (!path.empty()) {
+    const OperationRef earlier = FirstUnmet(path.back());
+    if (earlier != nullptr) {
+      path.push_back(earlier);
+      continue;
+    }
+    if (!path.back()->done) Execute(path.back());
+    path.pop_back();
+  }
 }
 
 void Device::Execute(const OperationRef& operation) {
@@ -111,7 +130,11 @@ void Device::Execute(const OperationRef& operation) {
 void Device::RunUntil(const OperationRef& operation) {
   if (operation == nullptr) return;
   OpenMemory();
-  while (!operation->done) Execute(Choose(operation));
+  if (GetOptions().order == Order::kSeeded) {
+    while (!operation->done) Execute(Choose(operation));
+  } else {
+    RunLazily(operation);
+  }
   CloseMemory();
   Observe(operation);
 }
@@ -131,9 +154,16 @@ void Device::RunAll() {
 
 void Device::Observe(const OperationRef& operation) {
   host_.Join(operation->before);
-  const auto unseen = std::find_if(past_.begin(), past_.end(), [this](const Past& past) {
-    return !host_.Covers(past.operation->stream_id, past.operation->index);
-  });
+  // Later calls are ordered after what the host has seen, and so must all be that are queued.
+  const auto needed = [this](const Past& past) {
+    const Operation& done = *past.operation;
+    return !host_.Covers(done.stream_id, done.index) ||
+           std::any_of(streams_.begin(), streams_.end(), [&done](const auto& stream) {
+             return !stream->queue.empty() &&
+                    !stream->queue.front()->before.Covers(done.stream_id, done.index);
+           });
+  };
+  const auto unseen = std::find_if(past_.begin(), past_.end(), needed);
   past_.erase(past_.begin(), unseen);
 }
 
@@ -143,7 +173,7 @@ const Device::Past* Device::FindPast(uint64_t time) const {
   return after == past_.begin() ? nullptr : &*(after - 1);
 }
 
-// What is older than the list was waited for by the host.
+// What is older than the list is ordered before everything that may still run.
 bool Device::Ordered(uint64_t time) const {
   const Past* past = FindPast(time);
   return past == nullptr ||

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "tests/emulator/block.h"
+#include "tests/emulator/region.h"
 
 namespace emu {
 namespace {
@@ -50,6 +51,10 @@ Options FromEnvironment() {
       std::fprintf(stderr, "INTERMIX_EMULATOR: cannot read \"%s\"\n", field.c_str());
       std::abort();
     }
+  }
+  if (options.devices > kMaxDevices) {
+    std::fprintf(stderr, "INTERMIX_EMULATOR: at most %d devices\n", kMaxDevices);
+    std::abort();
   }
   return options;
 }

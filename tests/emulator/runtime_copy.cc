@@ -98,12 +98,21 @@ std::function<void()> MakeCopy(Device& device, const Copy& copy, const std::stri
 cudaError_t SubmitCopy(const Copy& copy, cudaMemcpyKind kind, cudaStream_t stream) {
   if (copy.to.width == 0 || copy.to.height == 0) return cudaSuccess;
   if (const cudaError_t error = CheckCopy(copy, kind)) return Fail(error);
-  return SubmitTo(stream, [&](Device& device) {
+  const cudaError_t error = SubmitTo(stream, [&](Device& device) {
     const std::string what = std::string(copy.synchronous ? "cudaMemcpy" : "cudaMemcpyAsync") +
                              " of " + std::to_string(copy.to.width * copy.to.height) + " bytes";
     return Request{.what = what,
                    .make = [&device, copy, what] { return MakeCopy(device, copy, what); }};
   });
+  if (error != cudaSuccess || copy.to_device || copy.synchronous || IsPinned(copy.to.begin)) {
+    return error;
+  }
+  // To pageable memory the runtime copies before the call returns.
+  Device& device = DeviceOfStream(stream);
+  const std::lock_guard lock(device.mutex);
+  CUstream_st* queued_on = device.Resolve(stream);
+  if (queued_on->capture == nullptr) device.RunUntil(queued_on->last);
+  return Fail(device.error);
 }
 
 Copy RowCopy(void* to, const void* from, size_t bytes, bool synchronous) {
@@ -185,10 +194,11 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned int flags) {
 
 cudaError_t cudaFreeHost(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
-  for (int d = 0; d < emu::GetOptions().devices; ++d) {  // waits for copies that use it
-    Device& device = Device::Get(d);
-    const std::lock_guard lock(device.mutex);
-    device.RunAll();
+  for (int d = 0; d < emu::kMaxDevices; ++d) {  // waits for copies that use it
+    Device* device = Device::Find(d);
+    if (device == nullptr) continue;
+    const std::lock_guard lock(device->mutex);
+    device->RunAll();
   }
   const size_t bytes = emu::RemovePinned(pointer);
   if (bytes == 0) return Fail(cudaErrorInvalidValue);

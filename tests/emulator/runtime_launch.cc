@@ -1,4 +1,5 @@
 // The fake runtime: kernel launches.
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -40,16 +41,22 @@ cudaError_t CheckConfig(const cudaLaunchConfig_t& config, const void* kernel) {
 
 }  // namespace
 
-cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel,
-                         std::function<void()> body) {
+cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel, InvokeKernel invoke,
+                         const void* parameters, size_t parameter_bytes) {
   if (const cudaError_t error = CheckConfig(config, kernel)) return Fail(error);
-  auto shared_body = std::make_shared<const std::function<void()>>(std::move(body));
+  auto launch = std::make_shared<KernelLaunch>();
+  launch->name = FunctionName(kernel);
+  launch->config = config;
+  launch->parameters.resize((parameter_bytes + sizeof(uint4) - 1) / sizeof(uint4));
+  std::memcpy(launch->parameters.data(), parameters, parameter_bytes);
+  launch->body = [kernel, invoke, copied = launch->parameters.data()] {
+    kernel_thread = current_thread;
+    invoke(kernel, copied);
+    kernel_thread = nullptr;
+  };
   return SubmitTo(config.stream, [&](Device& device) {
-    const std::string name = FunctionName(kernel);
-    return Request{.what = "kernel " + name, .make = [&device, name, config, shared_body] {
-                     return [&device, name, config, shared_body] {
-                       device.RunKernel(name, config, *shared_body);
-                     };
+    return Request{.what = "kernel " + launch->name, .make = [&device, launch] {
+                     return [&device, launch] { device.RunKernel(*launch); };
                    }};
   });
 }

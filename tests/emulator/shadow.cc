@@ -4,8 +4,10 @@
 #include <cstring>
 
 #include "tests/emulator/block.h"
+#include "tests/emulator/host_memory.h"
 #include "tests/emulator/region.h"
 #include "tests/emulator/report.h"
+#include "tests/emulator/shadow_inl.h"
 
 namespace emu {
 namespace {
@@ -13,6 +15,8 @@ namespace {
 const char* AccessName(Access access) {
   switch (access) {
     case Access::kRead:
+    case Access::kReadOnly:
+    case Access::kReadByWarp:
       return "reads";
     case Access::kWrite:
       return "writes";
@@ -22,10 +26,6 @@ const char* AccessName(Access access) {
       return "starts a cp.async to";
   }
   return "";
-}
-
-bool IsShared(const BlockState& block, uintptr_t address) {
-  return address - block.device_base < kSharedSpan;
 }
 
 std::string AddressName(const BlockState& block, uintptr_t address) {
@@ -50,14 +50,13 @@ std::string NameStamp(const BlockState& block, uint64_t stamp) {
   return "thread " + std::to_string(who) + " of this block";
 }
 
-[[noreturn]] void End(Violation kind, const std::string& message) {
-  Violate(kind, message);
-  AbortLaunch();
-}
-
 int WarpOf(uint64_t who) {
   if (who & kManyThreads) return -1;
   return static_cast<int>(who & kLanesOf ? who & 31 : who / kWarpLanes);
+}
+
+bool IsRead(Access access) {
+  return access == Access::kRead || access == Access::kReadOnly || access == Access::kReadByWarp;
 }
 
 // True where the access that left `stamp` is ordered before what `thread` does now.
@@ -66,7 +65,8 @@ bool Ordered(const ThreadState& thread, uint64_t stamp, uint64_t floor) {
   if (stamp < floor) return true;
   const BlockState& block = *thread.block;
   if (stamp < block.launch_start) return block.history->Ordered(stamp >> 16);
-  if (stamp < block.start || (stamp & kManyBlocks)) return false;
+  if (stamp < block.start) return block.order->Ordered(thread, stamp);
+  if (stamp & kManyBlocks) return false;
   if (stamp < block.barrier) return true;
   const uint64_t who = stamp & kWhoMask;
   if (who == thread.id) return true;
@@ -90,20 +90,58 @@ void ReportRace(const ThreadState& thread, uintptr_t address, Access access, uin
               NameStamp(block, other) + " " + verb + " with nothing to order the two");
 }
 
+// The writes before this access: the last one, or all atomics where it is one of them.
+bool CheckWriter(const ThreadState& thread, uintptr_t address, uint64_t floor, Access access,
+                 uint64_t writer) {
+  const BlockState& block = *thread.block;
+  uint64_t racing = Ordered(thread, writer, floor) ? 0 : writer;
+  if (racing == 0 && (writer & kAtomic) && writer >= block.launch_start &&
+      !IsShared(block, address)) {
+    racing = block.order->UnorderedAtomic(thread, address);
+  }
+  if (racing == 0) return true;
+  ReportRace(thread, address, access, racing, "wrote");
+  return false;
+}
+
+// A read of which every lane gets a part: writes of the warp's own lanes, too, need a sync_warp.
+void ReadByWarp(const ThreadState& thread, Cell& cell, uintptr_t address, uint64_t floor) {
+  const uint64_t writer = cell.writer;
+  const int warp = thread.warp->index;
+  const bool own = writer >= thread.warp->stamp && WarpOf(writer & kWhoMask) == warp;
+  if (own || !Ordered(thread, writer, floor)) {
+    ReportRace(thread, address, Access::kReadByWarp, writer, "wrote");
+  }
+  const uint64_t lanes = (thread.warp->stamp & ~kWhoMask) | kLanesOf | static_cast<uint64_t>(warp);
+  if (cell.reader == lanes) return;
+  const uint64_t joined = JoinReaders(thread, cell.reader, floor);
+  cell.reader = joined == thread.stamp || (joined & kLanesOf) ? lanes : joined;
+}
+
 // One cell: a word, or a byte of a split word.
 void Touch(ThreadState& thread, Cell& cell, uintptr_t address, uint64_t floor, Access access) {
   const uint64_t writer = cell.writer;
   if ((writer & kAsync) && writer >= floor) {
-    End(Violation::kAsyncCopy, Where() + ": " + AccessName(access) + " " +
-                                   AddressName(*thread.block, address) + ", where a cp.async of " +
-                                   NameStamp(*thread.block, writer) +
-                                   " is under way (no cp_async_wait yet)");
+    EndLaunch(Violation::kAsyncCopy,
+              Where() + ": " + AccessName(access) + " " + AddressName(*thread.block, address) +
+                  ", where a cp.async of " + NameStamp(*thread.block, writer) +
+                  " is under way (no cp_async_wait yet)");
   }
-  if (access == Access::kRead) {
+  if (access == Access::kReadByWarp) {
+    ReadByWarp(thread, cell, address, floor);
+    return;
+  }
+  if (access == Access::kReadOnly && writer >= thread.block->launch_start) {
+    Violate(Violation::kGlobalRace, Where() + ": takes " + AddressName(*thread.block, address) +
+                                        " for constant, which " + NameStamp(*thread.block, writer) +
+                                        " wrote");
+    return;
+  }
+  if (IsRead(access)) {
     if (cell.reader == thread.stamp || writer == thread.stamp) return;
-    if (!Ordered(thread, writer, floor)) ReportRace(thread, address, access, writer, "wrote");
+    CheckWriter(thread, address, floor, access, writer);
     if (thread.block->uninitialised &&
-        (writer == 0 || (floor == thread.block->start && writer < floor))) {
+        (writer == 0 || (IsShared(*thread.block, address) && writer < floor))) {
       Violate(Violation::kUninitialised,
               Where() + ": reads " + AddressName(*thread.block, address) + ", which nobody wrote");
     }
@@ -115,17 +153,14 @@ void Touch(ThreadState& thread, Cell& cell, uintptr_t address, uint64_t floor, A
                                                                          : 0);
   if (writer == stamp && access != Access::kAsyncIssue) return;
   const bool both_atomic = access == Access::kAtomicAdd && (writer & kAtomic);
-  if (!both_atomic && !Ordered(thread, writer, floor)) {
-    ReportRace(thread, address, access, writer, "wrote");
+  if (!both_atomic && !CheckWriter(thread, address, floor, access, writer)) {
+    // One report is enough.
   } else if (!Ordered(thread, cell.reader, floor)) {
     ReportRace(thread, address, access, cell.reader, "read");
   }
   cell.writer = stamp;
 }
 
-Cell* WordCell(uintptr_t address) {
-  return reinterpret_cast<Cell*>(kCellBase + ((address & ~uintptr_t{3}) - kRegionBase) * 4);
-}
 Cell* ByteCell(uintptr_t address) {
   return reinterpret_cast<Cell*>(kByteCellBase + (address - kRegionBase) * 16);
 }
@@ -141,12 +176,12 @@ void TouchWord(ThreadState& thread, uintptr_t address, size_t bytes, uint64_t fl
   Cell* cells = ByteCell(address & ~uintptr_t{3});
   if (!(word.writer & kSplit)) {
     for (int i = 0; i < 4; ++i) cells[i] = word;
-    word.writer = kSplit;
+    word = {kSplit, 0};
   }
   for (size_t i = 0; i < bytes; ++i) {
     Touch(thread, cells[(address & 3) + i], address + i, floor, access);
   }
-  if (bytes == 4 && access != Access::kRead) word = cells[0];  // the four agree again
+  if (bytes == 4 && !IsRead(access)) word = cells[0];  // the four agree again
 }
 
 [[noreturn]] void EndOutOfBounds(uintptr_t address, size_t bytes, Access access) {
@@ -155,11 +190,29 @@ void TouchWord(ThreadState& thread, uintptr_t address, size_t bytes, uint64_t fl
                         " bytes at " + AddressName(block, address);
   if (IsShared(block, address)) {
     message += ", past the block's " + std::to_string(block.shared_bytes) + " bytes";
-    End(Violation::kOutOfBounds, message);
+    EndLaunch(Violation::kOutOfBounds, message);
   }
   const bool freed = block.history->WasFreed(address);
-  message += freed ? ", in memory that was freed" : ", outside of every allocation";
-  End(freed ? Violation::kUseAfterFree : Violation::kOutOfBounds, message);
+  message += ": " + block.history->DescribeAddress(address);
+  EndLaunch(freed ? Violation::kUseAfterFree : Violation::kOutOfBounds, message);
+}
+
+// Not this device's memory: the thread's own stack, parameters and constants, or pinned memory.
+void CheckOutside(const ThreadState& thread, uintptr_t address, size_t bytes, Access access) {
+  if (thread.fiber == nullptr || thread.fiber->OnStack(address)) return;
+  const BlockState& block = *thread.block;
+  const bool read = IsRead(access);
+  if (read && address - reinterpret_cast<uintptr_t>(block.parameters) < block.parameter_bytes) {
+    return;
+  }
+  if (read && IsProgramData(address)) return;
+  if (IsPinned(reinterpret_cast<const void*>(address))) return;
+  char text[32];
+  std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(address));
+  const char* owner = InRegion(address) ? ", memory of another device" : ", memory of the host";
+  EndLaunch(InRegion(address) ? Violation::kOutOfBounds : Violation::kHostMemory,
+            Where() + ": " + AccessName(access) + " " + std::to_string(bytes) + " bytes at " +
+                text + owner);
 }
 
 }  // namespace
@@ -167,7 +220,10 @@ void TouchWord(ThreadState& thread, uintptr_t address, size_t bytes, uint64_t fl
 void CheckAccess(ThreadState& thread, uintptr_t address, size_t bytes, size_t natural,
                  Access access) {
   const BlockState& block = *thread.block;
-  if (address - block.device_base >= kDeviceSpan) return;
+  if (address - block.device_base >= kDeviceSpan) {
+    CheckOutside(thread, address, bytes, access);
+    return;
+  }
   if (address & (natural - 1)) {
     EndMisaligned(address, natural, std::string(AccessName(access)) + " memory");
   }
@@ -188,24 +244,31 @@ void CheckAccess(ThreadState& thread, uintptr_t address, size_t bytes, size_t na
 }
 
 void EndMisaligned(uintptr_t address, size_t natural, const std::string& where) {
-  End(Violation::kMisaligned, Where() + ": " + where + " at " +
-                                  AddressName(*current_thread->block, address) +
-                                  ", which is not a multiple of " + std::to_string(natural));
+  EndLaunch(Violation::kMisaligned, Where() + ": " + where + " at " +
+                                        AddressName(*current_thread->block, address) +
+                                        ", which is not a multiple of " + std::to_string(natural));
 }
 
 void CheckShared(const void* address, const char* instruction) {
   if (IsShared(*current_thread->block, reinterpret_cast<uintptr_t>(address))) return;
-  End(Violation::kInvalidArgument,
-      Where() + ": " + instruction + " of an address that is not in shared memory");
+  EndLaunch(Violation::kInvalidArgument,
+            Where() + ": " + instruction + " of an address that is not in shared memory");
+}
+
+void CheckGlobal(const void* address, const char* instruction) {
+  const BlockState& block = *current_thread->block;
+  if (!IsShared(block, reinterpret_cast<uintptr_t>(address))) return;
+  EndLaunch(Violation::kInvalidArgument,
+            Where() + ": " + instruction + " of an address that is in shared memory");
+}
+
+bool StampOrdered(const ThreadState& thread, uint64_t stamp) {
+  return Ordered(thread, stamp, thread.block->ordered_until);
 }
 
 void MarkDelivered(ThreadState& thread, uintptr_t shared) {
   if (!thread.block->shadow) return;
   for (int word = 0; word < 4; ++word) *WordCell(shared + 4 * word) = {thread.stamp, 0};
-}
-
-void ClearCells(uintptr_t begin, uint64_t bytes) {
-  std::memset(static_cast<void*>(WordCell(begin)), 0, (bytes + 3) / 4 * sizeof(Cell));
 }
 
 }  // namespace emu

@@ -30,7 +30,14 @@ struct Cell {
   uint64_t reader;  // stamp of the reads since then that no barrier has ordered
 };
 
-enum class Access { kRead, kWrite, kAtomicAdd, kAsyncIssue };
+enum class Access {
+  kRead,
+  kReadOnly,    // a load that takes the memory for constant during the launch (ld.global.nc)
+  kReadByWarp,  // on behalf of all lanes of the warp (ldmatrix)
+  kWrite,
+  kAtomicAdd,
+  kAsyncIssue,
+};
 
 // Checks one access of the running thread and records it. Ends the thread where it must not happen.
 //   natural  the alignment that the access needs
@@ -43,10 +50,11 @@ void CheckAccess(ThreadState& thread, uintptr_t address, size_t bytes, size_t na
 // A cp.async of `thread` to these 16 bytes has arrived: from now on an ordinary write of it.
 void MarkDelivered(ThreadState& thread, uintptr_t shared);
 
-// Ends the launch where `address` is not in the block's shared memory.
+// End the launch where `address` is not in the block's shared memory, or is in it.
 void CheckShared(const void* address, const char* instruction);
+void CheckGlobal(const void* address, const char* instruction);
 
-// Forgets every access to [begin, begin + bytes): its words count as never written.
-void ClearCells(uintptr_t begin, uint64_t bytes);
+// True where the global-memory access that left `stamp` is ordered before what `thread` does now.
+bool StampOrdered(const ThreadState& thread, uint64_t stamp);
 
 }  // namespace emu

@@ -8,19 +8,23 @@
 
 #include "tests/emulator/block.h"
 #include "tests/emulator/shadow.h"
+#include "tests/emulator/shadow_inl.h"
 
 namespace {
 
 template <size_t kBytes, emu::Access kAccess>
 inline void Check(void* address) {
-  emu::ThreadState* thread = emu::current_thread;
+  emu::ThreadState* thread = emu::kernel_thread;
   if (thread == nullptr) return;
+  if (emu::CheckQuickly<kBytes, kAccess>(*thread, reinterpret_cast<uintptr_t>(address))) return;
+  const emu::InEmulator inside;
   emu::CheckAccess(*thread, reinterpret_cast<uintptr_t>(address), kBytes, kBytes, kAccess);
 }
 
 inline void CheckRange(void* address, size_t bytes, emu::Access access) {
-  emu::ThreadState* thread = emu::current_thread;
+  emu::ThreadState* thread = emu::kernel_thread;
   if (thread == nullptr) return;
+  const emu::InEmulator inside;
   emu::CheckAccess(*thread, reinterpret_cast<uintptr_t>(address), bytes, 1, access);
 }
 
@@ -77,7 +81,8 @@ void __tsan_read_range(void* p, size_t bytes) { CheckRange(p, bytes, Access::kRe
 void __tsan_write_range(void* p, size_t bytes) { CheckRange(p, bytes, Access::kWrite); }
 
 void __ubsan_handle_type_mismatch_v1(TypeMismatch* data, uintptr_t pointer) {
-  if (emu::current_thread == nullptr) return;
+  if (emu::kernel_thread == nullptr) return;
+  const emu::InEmulator inside;
   emu::EndMisaligned(pointer, size_t{1} << data->log_alignment,
                      std::string(data->file) + ":" + std::to_string(data->line));
 }

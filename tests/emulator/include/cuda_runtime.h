@@ -5,7 +5,6 @@
 // thread may call; each thread has its own current device.
 #pragma once
 
-#include <functional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -93,9 +92,11 @@ cudaError_t cudaFuncSetAttribute(void (*function)(Params...), cudaFuncAttribute 
 }
 
 namespace emu {
-// Queues a launch of `kernel`, whose `body` runs once for each thread.
-cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel,
-                         std::function<void()> body);
+// Calls `kernel` with its parameters, once for each thread.
+using InvokeKernel = void (*)(const void* kernel, const void* parameters);
+// Queues a launch of `kernel`; copies `parameters`.
+cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel, InvokeKernel invoke,
+                         const void* parameters, size_t parameter_bytes);
 }  // namespace emu
 
 template <typename... Params, typename... Args>
@@ -103,9 +104,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Args&&... args) {
   static_assert((std::is_trivially_copyable_v<Params> && ...), "kernel parameters are copied");
   static_assert((size_t{0} + ... + sizeof(Params)) <= 4096, "kernel parameters exceed 4 KB");
+  static_assert(alignof(std::tuple<Params...>) <= 16, "the copy of the parameters is so aligned");
+  const std::tuple<Params...> parameters(std::forward<Args>(args)...);
   return emu::LaunchKernel(
       *config, reinterpret_cast<const void*>(kernel),
-      [kernel, parameters = std::tuple<Params...>(std::forward<Args>(args)...)] {
-        std::apply(kernel, parameters);
-      });
+      [](const void* function, const void* copied) {
+        std::apply(reinterpret_cast<void (*)(Params...)>(const_cast<void*>(function)),
+                   *static_cast<const std::tuple<Params...>*>(copied));
+      },
+      &parameters, sizeof(parameters));
 }

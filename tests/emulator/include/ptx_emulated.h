@@ -19,10 +19,6 @@ void cp_async_wait() {
   emu::WaitForCopies(N);
 }
 
-inline uint4 ld_stream(const void* global) { return *static_cast<const uint4*>(global); }
-
-inline int32_t ld_l2_s32(const int32_t* global) { return *global; }
-
 inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float mul_rn(float a, float b) { return a * b; }
 inline float add_rn(float a, float b) { return a + b; }
