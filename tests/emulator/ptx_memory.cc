@@ -43,7 +43,7 @@ void cp_async_16(void* shared, const void* global, bool valid) {
   const emu::InEmulator inside;
   emu::ThreadState& thread = *current_thread;
   emu::CheckShared(shared, "cp.async");
-  emu::CheckAccess(thread, reinterpret_cast<uintptr_t>(shared), 16, 16, emu::Access::kAsyncIssue);
+  emu::CheckFast<16, emu::Access::kAsyncIssue>(thread, reinterpret_cast<uintptr_t>(shared));
   if (valid) {
     emu::CheckGlobal(global, "cp.async");
     emu::CheckFast<16, emu::Access::kRead>(thread, reinterpret_cast<uintptr_t>(global));
@@ -85,8 +85,7 @@ void fence_device() {
 uint4 ld_stream(const void* global) {
   const emu::InEmulator inside;
   emu::CheckGlobal(global, "ld.global");
-  emu::CheckAccess(*current_thread, reinterpret_cast<uintptr_t>(global), 16, 16,
-                   emu::Access::kReadOnly);
+  emu::CheckFast<16, emu::Access::kReadOnly>(*current_thread, reinterpret_cast<uintptr_t>(global));
   return *static_cast<const uint4*>(global);
 }
 

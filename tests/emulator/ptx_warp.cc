@@ -7,6 +7,7 @@
 #include "kernels/cuda/ptx.h"
 #include "tests/emulator/block.h"
 #include "tests/emulator/shadow.h"
+#include "tests/emulator/shadow_inl.h"
 
 namespace intermix::cuda {
 namespace {
@@ -54,6 +55,7 @@ struct Mma {
 // A: register r holds row group + 8 * (r & 1), columns 16 * (r >> 1) + 4t .. + 3;
 // B: register r holds rows 16r + 4t .. + 3 of column group;
 // C, D: register r holds row group + 8 * (r >> 1), column 2t + (r & 1).
+// The sums of 32 products stay below 2^20: exact in float, which compilers vectorise best.
 void CombineMmaS8(void* const* arguments) {
   int8_t a[16][32], b[8][32];  // b transposed
   for (int l = 0; l < kLanes; ++l) {
@@ -64,18 +66,21 @@ void CombineMmaS8(void* const* arguments) {
     }
     for (int r = 0; r < 2; ++r) std::memcpy(&b[group][16 * r + 4 * t], &lane.b[r], 4);
   }
-  int32_t sums[16][8];
+  float columns[32][8];
+  for (int k = 0; k < 32; ++k) {
+    for (int n = 0; n < 8; ++n) columns[k][n] = b[n][k];
+  }
+  float sums[16][8] = {};
   for (int m = 0; m < 16; ++m) {
-    for (int n = 0; n < 8; ++n) {
-      int32_t sum = 0;  // at most 32 * 2^14: no overflow
-      for (int k = 0; k < 32; ++k) sum += a[m][k] * b[n][k];
-      sums[m][n] = sum;
+    for (int k = 0; k < 32; ++k) {
+      const float value = a[m][k];
+      for (int n = 0; n < 8; ++n) sums[m][n] += value * columns[k][n];
     }
   }
   for (int l = 0; l < kLanes; ++l) {
     int32_t* d = static_cast<const Mma<int32_t>*>(arguments[l])->d;
     for (int r = 0; r < 4; ++r) {
-      const int32_t sum = sums[l / 4 + 8 * (r >> 1)][2 * (l % 4) + (r & 1)];
+      const auto sum = static_cast<int32_t>(sums[l / 4 + 8 * (r >> 1)][2 * (l % 4) + (r & 1)]);
       d[r] = static_cast<int32_t>(static_cast<uint32_t>(d[r]) + static_cast<uint32_t>(sum));
     }
   }
@@ -143,8 +148,8 @@ template <bool kTransposed>
 void LoadMatrices(uint32_t (&r)[4], const void* shared_row, const void* site) {
   const emu::InEmulator inside;
   emu::CheckShared(shared_row, "ldmatrix");
-  emu::CheckAccess(*emu::current_thread, reinterpret_cast<uintptr_t>(shared_row), 16, 16,
-                   emu::Access::kReadByWarp);
+  emu::CheckFast<16, emu::Access::kReadByWarp>(*emu::current_thread,
+                                               reinterpret_cast<uintptr_t>(shared_row));
   Ldmatrix lane = {.row = static_cast<const uint16_t*>(shared_row), .result = {}};
   JoinWarp(Collective::kLdmatrix, site, &lane, CombineLdmatrix<kTransposed>);
   for (int m = 0; m < 4; ++m) r[m] = lane.result[m];

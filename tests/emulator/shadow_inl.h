@@ -24,35 +24,45 @@ inline bool SurelyOrdered(const BlockState& block, uint64_t stamp, uint64_t floo
   return stamp < floor || (stamp >= block.start && stamp < block.barrier);
 }
 
+// One word; false where it takes the long way.
+template <Access kAccess>
+bool TouchQuickly(const ThreadState& thread, Cell& cell, uint64_t floor) {
+  const BlockState& block = *thread.block;
+  const uint64_t writer = cell.writer, reader = cell.reader;
+  if (writer != thread.stamp || kAccess == Access::kReadByWarp) {
+    constexpr uint64_t kSpecial = kAsync | kSplit | kAtomic;
+    if ((writer & kSpecial) || !SurelyOrdered(block, writer, floor)) return false;
+  }
+  const bool past = !(reader & kManyBlocks) && SurelyOrdered(block, reader, floor);
+  if (kAccess == Access::kWrite || kAccess == Access::kAsyncIssue) {
+    if (!past && reader != thread.stamp) return false;
+    cell.writer = kAccess == Access::kWrite ? thread.stamp : thread.stamp | kAsync;
+    return true;
+  }
+  if (kAccess == Access::kReadOnly && writer >= block.launch_start) return false;
+  const uint64_t now = thread.stamp & ~kWhoMask;
+  const uint64_t me = kAccess == Access::kReadByWarp
+                          ? now | kLanesOf | static_cast<uint64_t>(thread.warp->index)
+                          : thread.stamp;
+  if (past) {
+    cell.reader = me;
+    return true;
+  }
+  const bool all_blocks = (reader & kManyBlocks) && reader >= block.launch_start;
+  return reader == me || reader == (now | kManyThreads) || all_blocks;
+}
+
 template <size_t kBytes, Access kAccess>
 bool CheckQuickly(const ThreadState& thread, uintptr_t address) {
-  static_assert(kAccess == Access::kRead || kAccess == Access::kWrite);
   const BlockState& block = *thread.block;
   if (address - block.device_base >= kDeviceSpan) return thread.fiber->OnStack(address);
   if ((address & (kBytes - 1)) != 0 || !Addressable(address, kBytes)) return false;
   if (!block.shadow) return true;
   if (kBytes < 4 || block.uninitialised) return false;
   const uint64_t floor = IsShared(block, address) ? block.start : block.ordered_until;
-  const uint64_t together = (thread.stamp & ~kWhoMask) | kManyThreads;
   Cell* cells = WordCell(address);
   for (size_t w = 0; w < kBytes / 4; ++w) {
-    Cell& cell = cells[w];
-    if (cell.writer != thread.stamp) {
-      constexpr uint64_t kSpecial = kAsync | kSplit | kAtomic;
-      if ((cell.writer & kSpecial) || !SurelyOrdered(block, cell.writer, floor)) return false;
-    }
-    const bool mine = cell.reader == thread.stamp;
-    const bool past = !(cell.reader & kManyBlocks) && SurelyOrdered(block, cell.reader, floor);
-    if (kAccess == Access::kRead) {
-      if (past) {
-        cell.reader = thread.stamp;
-      } else if (!mine && cell.reader != together) {
-        return false;
-      }
-    } else {
-      if (!past && !mine) return false;
-      cell.writer = thread.stamp;
-    }
+    if (!TouchQuickly<kAccess>(thread, cells[w], floor)) return false;
   }
   return true;
 }
