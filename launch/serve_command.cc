@@ -46,7 +46,8 @@ int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter
   server.Open(engine, options.job.engine, front, model);
   const absl::Status port_file = WritePortFile(options.port_file, server.address());
   if (!port_file.ok()) engine.Shutdown();  // then Run only tells the others to stop
-  const HeartbeatMonitor monitor(server.cluster(), absl::Seconds(options.heartbeat_timeout_s));
+  auto monitor = std::make_unique<HeartbeatMonitor>(server.cluster(),
+                                                    absl::Seconds(options.heartbeat_timeout_s));
   if (port_file.ok()) {
     std::printf("intermix: serving %s on %s (%s; %s)\n", model.name().c_str(),
                 server.address().ToString().c_str(), LayoutText(model.layout()).c_str(),
@@ -61,6 +62,7 @@ int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter
   });
   engine.Run();
   job.signals().SetAction([] {});
+  monitor.reset();  // the ranks fall silent now
   server.Shutdown(absl::Seconds(2));
   return port_file.ok() ? 0 : job.Refuse(port_file);
 }

@@ -66,11 +66,11 @@ void ControlClient::Report() {
   if (status.ok()) status = Heartbeat();
   const std::lock_guard lock(mutex_);
   if (status.error_code() == grpc::StatusCode::NOT_FOUND) registered_ = false;
-  if (!status.ok() && !failed_before_ && !ending_) {
+  num_failures_ = status.ok() ? 0 : num_failures_ + 1;
+  if (num_failures_ == 2 && !ending_) {
     spdlog::warn("rank {} cannot report to rank 0 at {}: {}", info_.rank(), options_.address,
                  status.error_message());
   }
-  failed_before_ = !status.ok();
 }
 
 grpc::Status ControlClient::Register() {

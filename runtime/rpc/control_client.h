@@ -25,8 +25,8 @@ struct ControlClientOptions {
 
 class ControlClient {
  public:
-  // Starts reporting. `status` is called on the client's thread and outlives it; failures are
-  // logged and tried again with the next heartbeat.
+  // Starts reporting. `status` is called on the client's thread and outlives it; what fails is
+  // tried again with the next heartbeat, and logged where that fails too.
   ControlClient(const ControlClientOptions& options, const v1::RankInfo& info,
                 std::function<v1::RankStatus()> status);
   ~ControlClient();  // says nothing more; returns soon, also where rank 0 is gone
@@ -60,7 +60,7 @@ class ControlClient {
   bool report_now_ = false;
   bool ending_ = false;
   grpc::ClientContext* in_flight_ = nullptr;
-  bool failed_before_ = false;  // of the client's thread alone
+  int num_failures_ = 0;  // since the last success; of the client's thread alone
 
   std::thread thread_;
 };

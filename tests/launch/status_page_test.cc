@@ -57,17 +57,19 @@ v1::GetClusterResponse Cluster() {
 
 TEST(StatusPageTest, ShowsServerAndRanks) {
   EXPECT_EQ(StatusPage(Server(), Cluster()),
-            R"(intermix 9.9, serving, up 75 s
-model    tiny: MixtralForCausalLM, integer W4, context 2048
-layout   2 ranks: dp 1 x tp 2, ep 1 x etp 2
-engine   step 12, running 1 of 7, waiting 2 of 8, KV blocks free 3 of 4
-tokens   5 of prompts, 6 generated
-
-rank  host    pid  device  dp/tp  ep/etp  phase     step  tokens  expert tokens  weights  KV cache  memory   heartbeat
-0     a       100  -       0/0    0/0     loading   0     0       0              0 B      0 B       1.5 GiB  0.2 s ago
-1     node-b  101  cpu     0/1    0/1     stepping  12    40      80             1023 B   20 MiB    1.5 GiB  1.2 s ago
-1 more have not registered yet
-)");
+            "intermix 9.9, serving, up 75 s\n"
+            "model    tiny: MixtralForCausalLM, integer W4, context 2048\n"
+            "layout   2 ranks: dp 1 x tp 2, ep 1 x etp 2\n"
+            "engine   step 12, running 1 of 7, waiting 2 of 8, KV blocks free 3 of 4\n"
+            "tokens   5 of prompts, 6 generated\n"
+            "\n"
+            "rank  host    pid  device  dp/tp  ep/etp  phase     step  "
+            "tokens  expert tokens  weights  KV cache  memory   heartbeat\n"
+            "0     a       100  -       0/0    0/0     loading   0     "
+            "0       0              0 B      0 B       1.5 GiB  0.2 s ago\n"
+            "1     node-b  101  cpu     0/1    0/1     stepping  12    "
+            "40      80             1023 B   20 MiB    1.5 GiB  1.2 s ago\n"
+            "1 more have not registered yet\n");
 }
 
 TEST(StatusPageTest, SaysLittleOfAServerThatLoads) {
