@@ -230,41 +230,55 @@ GroupCounts FillGroups(std::span<const int32_t> kv_head_of, int64_t num_kv_heads
   return counts;
 }
 
-// How many splits to compute at once: enough blocks to fill the device.
-int64_t SplitsAtOnce(const PagedAttentionArgs& args, const AttentionParams& p, int64_t blocks,
-                     int64_t blocks_per_multiprocessor) {
+// The splits of the longest sequence that the block tables allow.
+int64_t MaxSplits(const PagedAttentionArgs& args, const AttentionParams& p) {
   const int64_t max_positions = args.rows.block_tables.cols() * int64_t{p.block_size};
-  const int64_t splits = (max_positions + kAttentionSplit - 1) / kAttentionSplit;
-  const int64_t needed = PagedAttentionScratch(p.tokens, p.num_heads, p.head_dim, max_positions);
+  return (max_positions + kAttentionSplit - 1) / kAttentionSplit;
+}
+
+// Whether splits can be computed at once: there are some, and their partial results have a place.
+bool CanSplit(const PagedAttentionArgs& args, const AttentionParams& p) {
+  const int64_t splits = MaxSplits(args, p);
   const int64_t scratch = args.scratch.empty() ? 0 : args.scratch.num_elements();
-  if (needed > scratch || blocks == 0) return 1;
-  const int64_t wanted = blocks_per_multiprocessor * args.num_multiprocessors;
-  return std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, std::max<int64_t>(splits, 1));
+  return splits > 1 && scratch >= PagedAttentionScratch(p.tokens, p.num_heads, p.head_dim,
+                                                        splits * kAttentionSplit);
 }
 
 template <int kHeadDim, int kRowTiles>
-void LaunchTiles(const PagedAttentionArgs& args, AttentionLaunch& launch, const GroupCounts& counts,
+int64_t NumSlots(const AttentionParams& p, const GroupCounts& counts) {
+  return int64_t{p.tokens} * counts.largest / TileShape<kHeadDim, kRowTiles>::kRows + p.sequences;
+}
+
+// `splits`: how many blocks share the splits of a tile.
+template <int kHeadDim, int kRowTiles>
+void LaunchTiles(const AttentionLaunch& launch, const GroupCounts& counts, int64_t splits,
                  cudaStream_t stream) {
-  using S = TileShape<kHeadDim, kRowTiles>;
-  AttentionParams& p = launch.p;
-  const int64_t slots = int64_t{p.tokens} * counts.largest / S::kRows + p.sequences;
-  const int64_t splits = SplitsAtOnce(args, p, slots * counts.groups, kRowTiles == 1 ? 8 : 3);
-  if (splits > 1) {
-    const int64_t max_positions = args.rows.block_tables.cols() * int64_t{p.block_size};
-    const int64_t all_splits = (max_positions + kAttentionSplit - 1) / kAttentionSplit;
-    p.partials = args.scratch.data<float>();
-    p.stats =
-        reinterpret_cast<float2*>(p.partials + all_splits * p.tokens * p.num_heads * p.head_dim);
-  }
   Launch("PagedAttention", PagedAttentionKernel<kHeadDim, kRowTiles>,
-         {.grid = dim3(static_cast<unsigned>(slots), static_cast<unsigned>(counts.groups),
-                       static_cast<unsigned>(splits)),
+         {.grid = dim3(static_cast<unsigned>(NumSlots<kHeadDim, kRowTiles>(launch.p, counts)),
+                       static_cast<unsigned>(counts.groups), static_cast<unsigned>(splits)),
           .block = dim3(kThreads),
-          .shared_bytes = sizeof(TileMemory<S>),
+          .shared_bytes = sizeof(TileMemory<TileShape<kHeadDim, kRowTiles>>),
           .stream = stream},
          launch);
-  if (splits == 1) return;
+}
+
+// Small tiles, with enough blocks for each tile's splits to fill the device.
+template <int kHeadDim>
+void LaunchSmallTiles(const PagedAttentionArgs& args, AttentionLaunch& launch,
+                      const GroupCounts& counts, cudaStream_t stream) {
+  constexpr int64_t kBlocksPerMultiprocessor = 8;
+  AttentionParams& p = launch.p;
+  const int64_t blocks = NumSlots<kHeadDim, 1>(p, counts) * counts.groups;
+  const int64_t wanted = kBlocksPerMultiprocessor * args.num_multiprocessors;
+  const int64_t shares = std::min((wanted + blocks - 1) / blocks, MaxSplits(args, p));
+  if (shares < 2 || !CanSplit(args, p)) {
+    LaunchTiles<kHeadDim, 1>(launch, counts, 1, stream);
+    return;
+  }
   const int64_t rows = int64_t{p.tokens} * p.num_heads;
+  p.partials = args.scratch.data<float>();
+  p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * rows * p.head_dim);
+  LaunchTiles<kHeadDim, 1>(launch, counts, shares, stream);
   Launch("MergeSplits", MergeSplitsKernel,
          {.grid = dim3(static_cast<unsigned>((rows + kWarps - 1) / kWarps)),
           .block = dim3(kThreads),
@@ -272,15 +286,19 @@ void LaunchTiles(const PagedAttentionArgs& args, AttentionLaunch& launch, const 
          p);
 }
 
-// Few rows of a sequence, as in decode, fit one tile of 16.
+// Small tiles where a sequence has few rows, as in decode, and where large ones would leave most of
+// the device idle over long sequences.
 template <int kHeadDim>
 void LaunchHeadDim(const PagedAttentionArgs& args, AttentionLaunch& launch,
                    const GroupCounts& counts, cudaStream_t stream) {
   constexpr int kLargeTile = kHeadDim > 128 ? 2 : 4;  // what registers and shared memory hold
-  if (int64_t{launch.p.tokens} * counts.largest <= int64_t{launch.p.sequences} * 16) {
-    LaunchTiles<kHeadDim, 1>(args, launch, counts, stream);
+  const AttentionParams& p = launch.p;
+  const bool few_rows = int64_t{p.tokens} * counts.largest <= int64_t{p.sequences} * 16;
+  const int64_t large_blocks = NumSlots<kHeadDim, kLargeTile>(p, counts) * counts.groups;
+  if (few_rows || (large_blocks < args.num_multiprocessors && CanSplit(args, p))) {
+    LaunchSmallTiles<kHeadDim>(args, launch, counts, stream);
   } else {
-    LaunchTiles<kHeadDim, kLargeTile>(args, launch, counts, stream);
+    LaunchTiles<kHeadDim, kLargeTile>(launch, counts, 1, stream);
   }
 }
 

@@ -1,78 +1,14 @@
 // Rotary embedding and paged attention, on every instruction set and number of threads, equal
 // ReferenceBackend bit for bit: ragged head sizes, shuffled blocks, several splits, shared K/V
 // heads.
-#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "tests/parity/parity_test_base.h"
+#include "tests/testing/attention_cases.h"
 
 namespace intermix {
 namespace {
-
-// Sequences of some past and some new rows over a cache whose blocks are in random order.
-struct AttentionCase {
-  int64_t head_dim;
-  int64_t block_size;
-  std::vector<int32_t> kv_head_of;
-  std::vector<int32_t> past;
-  std::vector<int32_t> rows;  // new ones, of each sequence
-
-  int64_t num_kv_heads() const {
-    return *std::max_element(kv_head_of.begin(), kv_head_of.end()) + 1;
-  }
-  int64_t num_heads() const { return static_cast<int64_t>(kv_head_of.size()); }
-  int64_t num_rows() const { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); }
-};
-
-struct Inputs {
-  OwnedTensor positions, slots, query_starts, block_tables;
-  int64_t num_blocks = 0;
-  int64_t max_length = 0;
-
-  PagedRows rows() const {
-    return {.positions = positions.view,
-            .slots = slots.view,
-            .query_starts = query_starts.view,
-            .block_tables = block_tables.view};
-  }
-};
-
-Inputs MakeInputs(const AttentionCase& c) {
-  const auto sequences = static_cast<int64_t>(c.rows.size());
-  Inputs in;
-  for (size_t s = 0; s < c.rows.size(); ++s) {
-    in.max_length = std::max<int64_t>(in.max_length, c.past[s] + c.rows[s]);
-  }
-  const int64_t max_blocks = (in.max_length + c.block_size - 1) / c.block_size;
-  in.num_blocks = max_blocks * sequences + 1;
-  std::vector<int32_t> order(static_cast<size_t>(in.num_blocks));
-  std::iota(order.begin(), order.end(), 0);
-  Random random(1);
-  for (size_t i = order.size() - 1; i > 0; --i) {
-    std::swap(order[i], order[static_cast<size_t>(random.Int(0, static_cast<int64_t>(i)))]);
-  }
-  in.positions = OwnedTensor::Host(DType::kI32, {c.num_rows()});
-  in.slots = OwnedTensor::Host(DType::kI32, {c.num_rows()});
-  in.query_starts = OwnedTensor::Host(DType::kI32, {sequences + 1});
-  in.block_tables = OwnedTensor::Host(DType::kI32, {sequences, max_blocks});
-  std::copy(order.begin(), order.begin() + sequences * max_blocks,
-            in.block_tables.view.data<int32_t>());
-  int32_t row = 0;
-  for (int64_t s = 0; s < sequences; ++s) {
-    in.query_starts.view.data<int32_t>()[s] = row;
-    for (int32_t i = 0; i < c.rows[static_cast<size_t>(s)]; ++i, ++row) {
-      const int64_t position = c.past[static_cast<size_t>(s)] + i;
-      const int64_t block = in.block_tables.view.row<int32_t>(s)[position / c.block_size];
-      in.positions.view.data<int32_t>()[row] = static_cast<int32_t>(position);
-      in.slots.view.data<int32_t>()[row] =
-          static_cast<int32_t>(block * c.block_size + position % c.block_size);
-    }
-  }
-  in.query_starts.view.data<int32_t>()[sequences] = row;
-  return in;
-}
 
 std::vector<AttentionCase> Cases() {
   return {
@@ -102,7 +38,7 @@ class AttentionParityTest : public ParityTest {};
 TEST_P(AttentionParityTest, RopeAndStoreKv) {
   for (const AttentionCase& c : Cases()) {
     SCOPED_TRACE(c.head_dim);
-    const Inputs in = MakeInputs(c);
+    const AttentionInputs in = MakeAttentionInputs(c);
     const int64_t kv_cols = c.num_kv_heads() * c.head_dim;
     const OwnedTensor q = RandomTensor(DType::kF32, {c.num_rows(), c.num_heads() * c.head_dim}, 2);
     const OwnedTensor k = RandomTensor(DType::kF32, {c.num_rows(), kv_cols}, 3);
@@ -138,7 +74,7 @@ TEST_P(AttentionParityTest, PagedAttention) {
   for (const AttentionCase& c : Cases()) {
     for (const double stddev : {1.0, 8.0}) {  // flat scores, then nearly one-hot ones
       SCOPED_TRACE(c.head_dim);
-      const Inputs in = MakeInputs(c);
+      const AttentionInputs in = MakeAttentionInputs(c);
       const OwnedTensor q =
           RandomTensor(DType::kF32, {c.num_rows(), c.num_heads() * c.head_dim}, 6, stddev);
       const OwnedTensor k = RandomTensor(
@@ -159,7 +95,7 @@ TEST_P(AttentionParityTest, PagedAttention) {
 TEST_P(AttentionParityTest, NanQueriesStayInTheirRows) {
   const AttentionCase c = {
       .head_dim = 32, .block_size = 16, .kv_head_of = {0, 0, 1}, .past = {290}, .rows = {4}};
-  const Inputs in = MakeInputs(c);
+  const AttentionInputs in = MakeAttentionInputs(c);
   const OwnedTensor q = RandomTensor(DType::kF32, {4, 96}, 6);
   q.view.row<float>(1)[5] = std::nanf("");
   q.view.row<float>(2)[70] = HUGE_VALF;

@@ -14,31 +14,6 @@ const float kNan = std::nanf("");
 const std::vector<int64_t> kWidths = {1, 2, 15, 16, 17, 33, 64, 500, 4099};
 const std::vector<int64_t> kTokens = {0, 1, 3, 17};
 
-void Put(const Tensor& x, int64_t row, int64_t col, float value) {
-  if (x.dtype() == DType::kBF16) {
-    x.row<BFloat16>(row)[col] = BFloat16(value);
-  } else {
-    x.row<float>(row)[col] = value;
-  }
-}
-
-// Gaussian rows of very different sizes; rows 3 .. 9 (if there are as many) are a zero row, rows
-// with a NaN, with infinities, with subnormals, and with values at the edge of rounding.
-OwnedTensor HostileRows(DType dtype, int64_t tokens, int64_t width, uint64_t seed) {
-  OwnedTensor x = RandomTensor(dtype, {tokens, width}, seed, 3.0);
-  for (int64_t m = 3; m < std::min<int64_t>(tokens, 10); ++m) {
-    for (int64_t k = 0; k < width && (m == 3 || m == 8 || m == 9); ++k) {
-      const float half = static_cast<float>(k % 255 - 127) + 0.5f;
-      Put(x.view, m, k, m == 3 ? 0.0f : m == 8 ? 1e-39f * static_cast<float>(k) : half / 127.5f);
-    }
-    if (m == 4) Put(x.view, m, width / 2, kNan);
-    if (m == 5) Put(x.view, m, width - 1, kInf);
-    if (m == 6) Put(x.view, m, 0, -kInf);
-    if (m == 7) Put(x.view, m, width - 1, 3e38f);
-  }
-  return x;
-}
-
 class RowsParityTest : public ParityTest {
  protected:
   // Both outputs of an op that writes `codes` [tokens, width] int8 and `scales` [tokens].
@@ -146,9 +121,9 @@ TEST_P(RowsParityTest, ExponentialInSilu) {
   const auto count = static_cast<int64_t>(values.size());
   const OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {1, 2 * count});
   for (int64_t i = 0; i < count; ++i) {
-    Put(gate_up.view, 0, i, values[static_cast<size_t>(i)]);
+    PutValue(gate_up.view, 0, i, values[static_cast<size_t>(i)]);
     // An `up` that stretches the low bits of silu over bfloat16's few.
-    Put(gate_up.view, 0, count + i, 1.0f + static_cast<float>(i % 97) * 0x1p-9f);
+    PutValue(gate_up.view, 0, count + i, 1.0f + static_cast<float>(i % 97) * 0x1p-9f);
   }
   ExpectSame(DType::kBF16, {1, count},
              [&](Backend& backend, const Tensor& y) { backend.SiluMul(gate_up.view, y); });

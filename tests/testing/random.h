@@ -33,6 +33,14 @@ OwnedTensor RandomTensor(DType dtype, std::initializer_list<int64_t> shape, uint
 OwnedTensor RandomInts(std::initializer_list<int64_t> shape, int32_t low, int32_t high,
                        uint64_t seed);
 
+// Gaussian float32 or bfloat16 rows with the values that break row kernels: rows 3 .. 9 (if there
+// are as many) are a zero row, rows with a NaN, with infinities, with subnormals, and with values
+// at the edge of rounding.
+OwnedTensor HostileRows(DType dtype, int64_t tokens, int64_t width, uint64_t seed);
+
+// x[row, col] = value, rounded where x is bfloat16.
+void PutValue(const Tensor& x, int64_t row, int64_t col, float value);
+
 // How hard a random weight or activation tries to break an integer kernel.
 enum class Content : uint8_t {
   kRandom,   // all codes and scales of the format, negative wide scales and zero groups among them

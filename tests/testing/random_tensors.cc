@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "tests/testing/random.h"
@@ -62,6 +64,33 @@ OwnedTensor RandomInts(std::initializer_list<int64_t> shape, int32_t low, int32_
     tensor.view.data<int32_t>()[i] = static_cast<int32_t>(random.Int(low, high));
   }
   return tensor;
+}
+
+void PutValue(const Tensor& x, int64_t row, int64_t col, float value) {
+  if (x.dtype() == DType::kBF16) {
+    x.row<BFloat16>(row)[col] = BFloat16(value);
+  } else {
+    x.row<float>(row)[col] = value;
+  }
+}
+
+OwnedTensor HostileRows(DType dtype, int64_t tokens, int64_t width, uint64_t seed) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  OwnedTensor x = RandomTensor(dtype, {tokens, width}, seed, 3.0);
+  for (int64_t m = 3; m < std::min<int64_t>(tokens, 10); ++m) {
+    for (int64_t k = 0; k < width && (m == 3 || m == 8 || m == 9); ++k) {
+      const float half = static_cast<float>(k % 255 - 127) + 0.5f;
+      PutValue(x.view, m, k,
+               m == 3   ? 0.0f
+               : m == 8 ? 1e-39f * static_cast<float>(k)
+                        : half / 127.5f);
+    }
+    if (m == 4) PutValue(x.view, m, width / 2, std::nanf(""));
+    if (m == 5) PutValue(x.view, m, width - 1, kInf);
+    if (m == 6) PutValue(x.view, m, 0, -kInf);
+    if (m == 7) PutValue(x.view, m, width - 1, 3e38f);
+  }
+  return x;
 }
 
 OwnedActivations RandomActivations(Scheme scheme, int64_t tokens, int64_t k, uint64_t seed,

@@ -1,0 +1,335 @@
+// The kernels of rope.cu equal ReferenceBackend bit for bit. Paged attention is within rounding of
+// it, and a row's result is the same, bit for bit, whatever shares its launch: other rows of its
+// sequence, other sequences, the block table, splits computed at once or one after the other.
+#include "kernels/cuda/attention.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/cuda/rope.h"
+#include "tests/cuda/device_tensor.h"
+#include "tests/testing/attention_cases.h"
+
+namespace intermix {
+namespace {
+
+class CudaRopeTest : public CudaOpsTest {};
+INSTANTIATE_TEST_SUITE_P(, CudaRopeTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+
+TEST_P(CudaRopeTest, RopeAndStoreKvEqualsTheReference) {
+  for (const int64_t head_dim : {2, 12, 16, 24, 64}) {
+    SCOPED_TRACE(head_dim);
+    const AttentionCase c = {.head_dim = head_dim,
+                             .block_size = 8,
+                             .kv_head_of = {0, 0, 1, 1, 2},
+                             .past = {0, 13, 7},
+                             .rows = {5, 1, 0}};
+    const AttentionInputs in = MakeAttentionInputs(c);
+    const int64_t kv_cols = 3 * head_dim;
+    const OwnedTensor q = RandomTensor(DType::kF32, {6, 5 * head_dim + 4}, 1);
+    const OwnedTensor k = RandomTensor(DType::kF32, {6, kv_cols}, 2);
+    const OwnedTensor v = RandomTensor(DType::kF32, {6, kv_cols}, 3);
+    const OwnedTensor rope = RandomTensor(DType::kF32, {in.max_length, head_dim}, 4);
+    const OwnedTensor k_cache = RandomTensor(DType::kBF16, {in.num_blocks, 3, 8, head_dim}, 5);
+    const OwnedTensor v_cache = RandomTensor(DType::kBF16, {in.num_blocks, 3, 8, head_dim}, 6);
+    const DeviceTensor d_q(q), d_k(k), d_v(v), d_rope(rope), d_k_cache(k_cache), d_v_cache(v_cache);
+    const DeviceTensor d_positions(in.positions), d_slots(in.slots);
+    reference().RopeAndStoreKv(q.view.Cols(4, q.view.cols()), k.view, v.view, rope.view, in.rows(),
+                               {.k = k_cache.view, .v = v_cache.view});
+    cuda::RopeAndStoreKv({.q = d_q.view.Cols(4, q.view.cols()),
+                          .k = d_k.view,
+                          .v = d_v.view,
+                          .rope = d_rope.view,
+                          .rows = {.positions = d_positions.view, .slots = d_slots.view},
+                          .cache = {.k = d_k_cache.view, .v = d_v_cache.view}},
+                         nullptr);
+    ExpectSame(d_q, q);
+    ExpectSame(d_k, k);
+    ExpectSame(d_k_cache, k_cache);
+    ExpectSame(d_v_cache, v_cache);
+  }
+}
+
+// How a launch may be carried out, with the same bits.
+struct Execution {
+  bool scratch = true;  // memory for splits that are computed at once
+  int num_multiprocessors = 1;
+};
+
+// Attention of a case over the keys and values given for each sequence and position. The rest of
+// the cache is NaN, so that reading any of it shows.
+class World {
+ public:
+  // k, v  [sequences, max_length, num_kv_heads * head_dim] bfloat16
+  World(const AttentionCase& c, const Tensor& k, const Tensor& v, uint64_t table_seed)
+      : case_(c), inputs_(MakeAttentionInputs(c, table_seed)) {
+    k_cache_ = Fill(k);
+    v_cache_ = Fill(v);
+  }
+
+  const AttentionInputs& inputs() const { return inputs_; }
+  KvLayer cache() const { return {.k = k_cache_.view, .v = v_cache_.view}; }
+
+  // q  [rows, num_heads * head_dim]; returns [rows, num_heads * head_dim] bfloat16
+  OwnedTensor Attend(const Tensor& q, const Execution& execution) const {
+    const int64_t cols = q.cols();
+    // Both are slices of wider rows.
+    const OwnedTensor wide_q = OwnedTensor::Host(DType::kF32, {q.rows(), cols + 8});
+    for (int64_t m = 0; m < q.rows(); ++m) {
+      std::memcpy(wide_q.view.row<float>(m) + 4, q.row<float>(m), static_cast<size_t>(cols) * 4);
+    }
+    const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {q.rows(), cols + 8});
+    const int64_t floats =
+        cuda::PagedAttentionScratch(q.rows(), case_.num_heads(), case_.head_dim,
+                                    inputs_.block_tables.view.cols() * case_.block_size);
+    const OwnedTensor scratch =
+        OwnedTensor::Host(DType::kF32, {execution.scratch ? floats : int64_t{0}});
+    const DeviceTensor d_q(wide_q), d_out(out), d_scratch(scratch), d_k(k_cache_), d_v(v_cache_);
+    const DeviceTensor positions(inputs_.positions), slots(inputs_.slots),
+        query_starts(inputs_.query_starts), block_tables(inputs_.block_tables);
+    cuda::PagedAttention({.q = d_q.view.Cols(4, 4 + cols),
+                          .rows = {.positions = positions.view,
+                                   .slots = slots.view,
+                                   .query_starts = query_starts.view,
+                                   .block_tables = block_tables.view},
+                          .cache = {.k = d_k.view, .v = d_v.view},
+                          .kv_head_of = case_.kv_head_of,
+                          .scale = 1.0f / std::sqrt(static_cast<float>(case_.head_dim)),
+                          .out = d_out.view.Cols(0, cols),
+                          .scratch = d_scratch.view,
+                          .num_multiprocessors = execution.num_multiprocessors},
+                         nullptr);
+    const OwnedTensor wide_out = d_out.ToHost();
+    OwnedTensor result = OwnedTensor::Host(DType::kBF16, {q.rows(), cols});
+    for (int64_t m = 0; m < q.rows(); ++m) {
+      for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(wide_out.view.row<BFloat16>(m)[cols + i].bits, 0);
+      std::memcpy(result.view.row<BFloat16>(m), wide_out.view.row<BFloat16>(m),
+                  static_cast<size_t>(cols) * 2);
+    }
+    return result;
+  }
+
+ private:
+  OwnedTensor Fill(const Tensor& rows) const {
+    const int64_t heads = case_.num_kv_heads();
+    OwnedTensor cache = OwnedTensor::Host(
+        DType::kBF16, {inputs_.num_blocks, heads, case_.block_size, case_.head_dim});
+    BFloat16* to = cache.view.data<BFloat16>();
+    std::fill_n(to, cache.view.num_elements(), BFloat16(std::nanf("")));
+    for (size_t s = 0; s < case_.rows.size(); ++s) {
+      for (int64_t t = 0; t < case_.past[s] + case_.rows[s]; ++t) {
+        const auto sequence = static_cast<int64_t>(s);
+        const int64_t block =
+            inputs_.block_tables.view.row<int32_t>(sequence)[t / case_.block_size];
+        const BFloat16* from = rows.At(sequence).row<BFloat16>(t);
+        for (int64_t h = 0; h < heads; ++h) {
+          std::memcpy(
+              to + ((block * heads + h) * case_.block_size + t % case_.block_size) * case_.head_dim,
+              from + h * case_.head_dim, static_cast<size_t>(case_.head_dim) * 2);
+        }
+      }
+    }
+    return cache;
+  }
+
+  AttentionCase case_;
+  AttentionInputs inputs_;
+  OwnedTensor k_cache_;
+  OwnedTensor v_cache_;
+};
+
+// Queries that bfloat16 holds, so that the only rounding is that of the softmax's weights.
+OwnedTensor Bf16Queries(int64_t rows, int64_t cols, uint64_t seed, double stddev) {
+  OwnedTensor q = RandomTensor(DType::kF32, {rows, cols}, seed, stddev);
+  for (int64_t i = 0; i < q.view.num_elements(); ++i) {
+    float& x = q.view.data<float>()[i];
+    x = static_cast<float>(BFloat16(x));
+  }
+  return q;
+}
+
+class CudaAttentionTest : public CudaOpsTest {};
+INSTANTIATE_TEST_SUITE_P(, CudaAttentionTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+
+TEST_P(CudaAttentionTest, IsWithinRoundingOfTheReference) {
+  const std::vector<AttentionCase> cases = {
+      {.head_dim = 16, .block_size = 16, .kv_head_of = {0, 1}, .past = {0}, .rows = {0}},
+      {.head_dim = 24, .block_size = 8, .kv_head_of = {1, 0, 1}, .past = {3, 0}, .rows = {1, 30}},
+      {.head_dim = 32,
+       .block_size = 16,
+       .kv_head_of = {0, 0, 0, 0},
+       .past = {0, 30, 255, 256, 511},
+       .rows = {17, 3, 1, 1, 4}},
+      {.head_dim = 64, .block_size = 16, .kv_head_of = {0, 0}, .past = {300, 0}, .rows = {40, 65}},
+      {.head_dim = 80, .block_size = 24, .kv_head_of = {0}, .past = {600}, .rows = {2}},
+      {.head_dim = 128, .block_size = 16, .kv_head_of = {0, 0, 0, 0}, .past = {60}, .rows = {17}},
+      {.head_dim = 256, .block_size = 16, .kv_head_of = {0}, .past = {260, 0}, .rows = {1, 40}},
+  };
+  for (const AttentionCase& c : cases) {
+    for (const double stddev : {1.0, 8.0}) {  // flat scores, then nearly one-hot ones
+      SCOPED_TRACE(c.head_dim);
+      const int64_t cols = c.num_heads() * c.head_dim;
+      const int64_t kv_cols = c.num_kv_heads() * c.head_dim;
+      const auto sequences = static_cast<int64_t>(c.rows.size());
+      const int64_t max_length = MakeAttentionInputs(c).max_length;
+      const OwnedTensor k = RandomTensor(DType::kBF16, {sequences, max_length, kv_cols}, 1);
+      const OwnedTensor v = RandomTensor(DType::kBF16, {sequences, max_length, kv_cols}, 2);
+      const OwnedTensor q = Bf16Queries(c.num_rows(), cols, 3, stddev);
+      const World world(c, k.view, v.view, 1);
+      const OwnedTensor expected = OwnedTensor::Host(DType::kBF16, {c.num_rows(), cols});
+      reference().PagedAttention(q.view, world.inputs().rows(), world.cache(), c.kv_head_of,
+                                 1.0f / std::sqrt(static_cast<float>(c.head_dim)), expected.view);
+      const OwnedTensor actual = world.Attend(q.view, {.num_multiprocessors = 4});
+      for (int64_t m = 0; m < c.num_rows(); ++m) {
+        for (int64_t i = 0; i < cols; ++i) {
+          const double e = ElementAt(expected.view, m, i);
+          // Weights are rounded by at most 2^-9 of themselves, results by 2^-9, twice.
+          ASSERT_NEAR(ElementAt(actual.view, m, i), e, 0.008 + std::abs(e) * 0x1p-7)
+              << "row " << m << ", column " << i;
+        }
+      }
+    }
+  }
+}
+
+// Two sequences, cut into launches in several ways; what each row of them gets.
+class Cuts {
+ public:
+  Cuts(int64_t head_dim, std::vector<int32_t> kv_head_of, std::vector<int32_t> lengths)
+      : head_dim_(head_dim), kv_head_of_(std::move(kv_head_of)), lengths_(std::move(lengths)) {
+    const AttentionCase c = Case({0, 0}, lengths_);
+    const int64_t max_length = std::max(lengths_[0], lengths_[1]);
+    const int64_t kv_cols = c.num_kv_heads() * head_dim_;
+    k_ = RandomTensor(DType::kBF16, {2, max_length, kv_cols}, 1);
+    v_ = RandomTensor(DType::kBF16, {2, max_length, kv_cols}, 2);
+    for (size_t s = 0; s < 2; ++s) {
+      q_[s] = RandomTensor(DType::kF32, {lengths_[s], c.num_heads() * head_dim_}, 3 + s, 2.0);
+    }
+  }
+
+  const Tensor& v() const { return v_.view; }
+  const Tensor& k() const { return k_.view; }
+
+  // Rows [past[s], past[s] + rows[s]) of both sequences in one launch.
+  OwnedTensor Run(const std::vector<int32_t>& past, const std::vector<int32_t>& rows,
+                  const Execution& execution, uint64_t table_seed) const {
+    const AttentionCase c = Case(past, rows);
+    const int64_t cols = c.num_heads() * head_dim_;
+    const OwnedTensor q = OwnedTensor::Host(DType::kF32, {c.num_rows(), cols});
+    float* to = q.view.data<float>();
+    for (size_t s = 0; s < 2; ++s) {
+      if (rows[s] == 0) continue;
+      std::memcpy(to, q_[s].view.row<float>(past[s]), static_cast<size_t>(rows[s] * cols) * 4);
+      to += rows[s] * cols;
+    }
+    return World(c, k_.view, v_.view, table_seed).Attend(q.view, execution);
+  }
+
+  // All rows of both sequences in one launch: [lengths[0] + lengths[1], ...].
+  OwnedTensor Whole() const { return Run({0, 0}, lengths_, {}, 1); }
+
+  // Expects the rows of a launch to be those of `whole`.
+  void ExpectRows(const OwnedTensor& whole, const std::vector<int32_t>& past,
+                  const std::vector<int32_t>& rows, const Execution& execution,
+                  uint64_t table_seed) const {
+    SCOPED_TRACE("rows " + std::to_string(past[0]) + " + " + std::to_string(rows[0]) + " and " +
+                 std::to_string(past[1]) + " + " + std::to_string(rows[1]));
+    const OwnedTensor part = Run(past, rows, execution, table_seed);
+    const int64_t first = lengths_[0] + past[1];
+    EXPECT_TRUE(
+        BitwiseEqual(part.view.Rows(0, rows[0]), whole.view.Rows(past[0], past[0] + rows[0])));
+    EXPECT_TRUE(BitwiseEqual(part.view.Rows(rows[0], rows[0] + rows[1]),
+                             whole.view.Rows(first, first + rows[1])));
+  }
+
+ private:
+  AttentionCase Case(const std::vector<int32_t>& past, const std::vector<int32_t>& rows) const {
+    return {.head_dim = head_dim_,
+            .block_size = 16,
+            .kv_head_of = kv_head_of_,
+            .past = past,
+            .rows = rows};
+  }
+
+  int64_t head_dim_;
+  std::vector<int32_t> kv_head_of_;
+  std::vector<int32_t> lengths_;
+  OwnedTensor k_, v_, q_[2];
+};
+
+constexpr Execution kSplitsInTurn = {.scratch = false};
+constexpr Execution kSplitsAtOnce = {.scratch = true, .num_multiprocessors = 64};
+
+TEST_P(CudaAttentionTest, ARowIsTheSameInEveryBatchAndChunking) {
+  const Cuts cuts(32, {0, 0, 1}, {530, 70});
+  const OwnedTensor whole = cuts.Whole();
+  for (const Execution& execution : {kSplitsInTurn, kSplitsAtOnce}) {
+    // Decode, at the edges of chunks and splits.
+    for (const int32_t position : {0, 15, 63, 64, 255, 256, 511, 512, 529}) {
+      cuts.ExpectRows(whole, {position, position % 70}, {1, 1}, execution, 2);
+    }
+    cuts.ExpectRows(whole, {200, 0}, {330, 0}, execution, 3);  // chunks of a prompt
+    cuts.ExpectRows(whole, {250, 10}, {13, 60}, execution, 4);
+    cuts.ExpectRows(whole, {500, 69}, {3, 1}, execution, 5);
+  }
+}
+
+TEST_P(CudaAttentionTest, LargeHeadsAreTheSameInEveryBatchAndChunking) {
+  for (const int64_t head_dim : {128, 256}) {
+    SCOPED_TRACE(head_dim);
+    const Cuts cuts(head_dim, {0, 0}, {280, 18});
+    const OwnedTensor whole = cuts.Whole();
+    cuts.ExpectRows(whole, {279, 17}, {1, 1}, kSplitsAtOnce, 2);
+    cuts.ExpectRows(whole, {260, 2}, {20, 3}, kSplitsInTurn, 3);
+    cuts.ExpectRows(whole, {260, 2}, {3, 3}, kSplitsInTurn, 3);
+  }
+}
+
+// What one position holds reaches the rows from there on, whoever shares their tile, and no other.
+TEST_P(CudaAttentionTest, UnfiniteKeysAndValuesStayWithTheRowsThatSeeThem) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const Cuts clean(32, {0, 0, 1}, {90, 9});
+  const OwnedTensor expected = clean.Whole();
+  const Cuts cuts(32, {0, 0, 1}, {90, 9});
+  cuts.v().At(0).row<BFloat16>(40)[3] = BFloat16(std::nanf(""));
+  cuts.v().At(0).row<BFloat16>(50)[32 + 7] = BFloat16(-kInf);
+  cuts.k().At(0).row<BFloat16>(70)[5] = BFloat16(kInf);
+  const OwnedTensor whole = cuts.Whole();
+  EXPECT_TRUE(BitwiseEqual(whole.view.Rows(0, 40), expected.view.Rows(0, 40)));
+  EXPECT_TRUE(BitwiseEqual(whole.view.Rows(90, 99), expected.view.Rows(90, 99)));
+  EXPECT_TRUE(std::isnan(ElementAt(whole.view, 40, 3)));
+  EXPECT_TRUE(std::isnan(ElementAt(whole.view, 40, 32 + 3)));
+  EXPECT_FALSE(std::isnan(ElementAt(whole.view, 40, 64 + 3)));  // the other K/V head
+  EXPECT_EQ(ElementAt(whole.view, 50, 64 + 7), -kInf);
+  EXPECT_TRUE(std::isfinite(ElementAt(whole.view, 49, 64 + 7)));
+  for (const int32_t position : {39, 40, 41, 50, 69, 70, 89}) {
+    cuts.ExpectRows(whole, {position, 3}, {1, 1}, kSplitsInTurn, 2);
+  }
+  cuts.ExpectRows(whole, {35, 0}, {20, 9}, kSplitsInTurn, 3);
+}
+
+// A NaN or infinity in one row's query stays in that row.
+TEST_P(CudaAttentionTest, NanQueriesStayInTheirRows) {
+  const AttentionCase c = {
+      .head_dim = 32, .block_size = 16, .kv_head_of = {0, 0, 1}, .past = {290}, .rows = {4}};
+  const OwnedTensor k = RandomTensor(DType::kBF16, {1, 294, 64}, 1);
+  const OwnedTensor v = RandomTensor(DType::kBF16, {1, 294, 64}, 2);
+  const OwnedTensor q = RandomTensor(DType::kF32, {4, 96}, 3);
+  const World world(c, k.view, v.view, 1);
+  const OwnedTensor clean = world.Attend(q.view, {});
+  q.view.row<float>(1)[5] = std::nanf("");
+  q.view.row<float>(2)[70] = HUGE_VALF;
+  const OwnedTensor actual = world.Attend(q.view, {});
+  for (int64_t i = 0; i < 96; ++i) {
+    EXPECT_EQ(std::isnan(ElementAt(actual.view, 1, i)), i < 32);
+    EXPECT_EQ(std::isnan(ElementAt(actual.view, 2, i)), i >= 64);
+  }
+  EXPECT_TRUE(BitwiseEqual(actual.view.Rows(0, 1), clean.view.Rows(0, 1)));
+  EXPECT_TRUE(BitwiseEqual(actual.view.Rows(3, 4), clean.view.Rows(3, 4)));
+  EXPECT_TRUE(BitwiseEqual(actual.view.Rows(2, 3).Cols(0, 64), clean.view.Rows(2, 3).Cols(0, 64)));
+}
+
+}  // namespace
+}  // namespace intermix

@@ -1,0 +1,180 @@
+// The kernels of feed_forward.cu and routing.cu equal ReferenceBackend bit for bit, in every thread
+// order: ragged widths, ties and NaN in the router, experts without tokens, thousands of slots.
+#include "kernels/cuda/feed_forward.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/cuda/routing.h"
+#include "tests/cuda/device_tensor.h"
+
+namespace intermix {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+const std::vector<int64_t> kWidths = {1, 17, 64, 100, 272};
+const std::vector<int64_t> kTokens = {0, 1, 17};
+
+class CudaFeedForwardTest : public CudaOpsTest {
+ protected:
+  void ExpectSameRoute(const Tensor& x, const Tensor& gate, int64_t top_k) {
+    const OwnedTensor experts = OwnedTensor::Host(DType::kI32, {x.rows(), top_k});
+    const OwnedTensor weights = OwnedTensor::Host(DType::kF32, {x.rows(), top_k});
+    const DeviceTensor d_x(x), d_gate(gate), d_experts(experts), d_weights(weights);
+    reference().Route(x, gate, experts.view, weights.view);
+    cuda::Route(
+        {.x = d_x.view, .gate = d_gate.view, .experts = d_experts.view, .weights = d_weights.view},
+        nullptr);
+    ExpectSame(d_experts, experts);
+    ExpectSame(d_weights, weights);
+  }
+
+  void ExpectSameSort(const Tensor& experts, int32_t first_expert, int64_t num_experts) {
+    const int64_t slots = experts.num_elements();
+    const OwnedTensor token_of_row = RandomInts({slots}, -9, -5, 1);
+    const OwnedTensor row_of_slot = RandomInts({slots}, -9, -5, 2);
+    const OwnedTensor row_offsets = RandomInts({num_experts + 1}, -9, -5, 3);
+    const DeviceTensor d_experts(experts), d_token_of_row(token_of_row), d_row_of_slot(row_of_slot),
+        d_row_offsets(row_offsets);
+    reference().SortByExpert(experts, first_expert, token_of_row.view, row_of_slot.view,
+                             row_offsets.view);
+    cuda::SortByExpert({.experts = d_experts.view,
+                        .first_expert = first_expert,
+                        .token_of_row = d_token_of_row.view,
+                        .row_of_slot = d_row_of_slot.view,
+                        .row_offsets = d_row_offsets.view},
+                       nullptr);
+    ExpectSame(d_token_of_row, token_of_row);
+    ExpectSame(d_row_of_slot, row_of_slot);
+    ExpectSame(d_row_offsets, row_offsets);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, CudaFeedForwardTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+
+TEST_P(CudaFeedForwardTest, SiluMul) {
+  for (const int64_t width : kWidths) {
+    for (const int64_t tokens : kTokens) {
+      SCOPED_TRACE(width);
+      const OwnedTensor gate_up = HostileRows(DType::kF32, tokens, 2 * width, 1);
+      const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {tokens, width + 8});
+      const DeviceTensor d_gate_up(gate_up), d_out(out);
+      for (const int64_t offset : {0, 8, 1}) {
+        reference().SiluMul(gate_up.view, out.view.Cols(offset, offset + width));
+        cuda::SiluMul({.gate_up = d_gate_up.view, .out = d_out.view.Cols(offset, offset + width)},
+                      nullptr);
+        ExpectSame(d_out, out);
+      }
+    }
+  }
+}
+
+// The exponential over its whole range, its cut-offs and their neighbours.
+TEST_P(CudaFeedForwardTest, ExponentialInSilu) {
+  std::vector<float> values = {0.0f, -0.0f, kInf, -kInf, std::nanf(""), 1e30f, -1e30f};
+  for (const float edge : {87.3f, 88.7f, -87.3f, -88.7f}) {
+    values.push_back(edge);
+    values.push_back(std::nextafter(edge, kInf));
+    values.push_back(std::nextafter(edge, -kInf));
+  }
+  for (float x = -90.0f; x < 90.0f; x += 0.0517f) values.push_back(x);
+  const auto count = static_cast<int64_t>(values.size());
+  const OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {1, 2 * count});
+  for (int64_t i = 0; i < count; ++i) {
+    PutValue(gate_up.view, 0, i, values[static_cast<size_t>(i)]);
+    // An `up` that stretches the low bits of silu over bfloat16's few.
+    PutValue(gate_up.view, 0, count + i, 1.0f + static_cast<float>(i % 97) * 0x1p-9f);
+  }
+  const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {1, count});
+  const DeviceTensor d_gate_up(gate_up), d_out(out);
+  reference().SiluMul(gate_up.view, out.view);
+  cuda::SiluMul({.gate_up = d_gate_up.view, .out = d_out.view}, nullptr);
+  ExpectSame(d_out, out);
+}
+
+TEST_P(CudaFeedForwardTest, CombineExperts) {
+  for (const int64_t width : kWidths) {
+    for (const int64_t top_k : {1, 2, 5}) {
+      SCOPED_TRACE(width);
+      const OwnedTensor rows = HostileRows(DType::kBF16, 17 * top_k, width, 2);
+      const OwnedTensor row_of =
+          RandomInts({17, top_k}, 0, static_cast<int32_t>(17 * top_k) - 1, 3);
+      const OwnedTensor weights = RandomTensor(DType::kF32, {17, top_k}, 4);
+      const OwnedTensor residual = RandomTensor(DType::kF32, {17, width}, 5);
+      const DeviceTensor d_rows(rows), d_row_of(row_of), d_weights(weights), d_residual(residual);
+      reference().CombineExperts(rows.view, row_of.view, weights.view, residual.view);
+      cuda::CombineExperts({.rows = d_rows.view,
+                            .row_of = d_row_of.view,
+                            .weights = d_weights.view,
+                            .residual = d_residual.view},
+                           nullptr);
+      ExpectSame(d_residual, residual);
+      reference().CombineExperts(rows.view, Tensor(), weights.view, residual.view);
+      cuda::CombineExperts({.rows = d_rows.view,
+                            .row_of = Tensor(),
+                            .weights = d_weights.view,
+                            .residual = d_residual.view},
+                           nullptr);
+      ExpectSame(d_residual, residual);
+    }
+  }
+}
+
+TEST_P(CudaFeedForwardTest, RouteWithTiesAndNan) {
+  for (const int64_t hidden : {5, 100, 128}) {
+    for (const int64_t num_experts : {1, 8, 37, 70}) {
+      for (const int64_t top_k : {1, 2, 6}) {
+        if (top_k > num_experts) continue;
+        SCOPED_TRACE(std::to_string(num_experts) + " experts, top " + std::to_string(top_k));
+        const OwnedTensor x = HostileRows(DType::kF32, 12, hidden, 6);
+        const OwnedTensor gate = RandomTensor(DType::kF32, {num_experts, hidden}, 7);
+        for (int64_t e = 3; e + 2 < num_experts; e += 3) {  // equal experts: ties
+          for (int64_t k = 0; k < hidden; ++k) {
+            gate.view.row<float>(e + 2)[k] = gate.view.row<float>(e)[k];
+          }
+        }
+        ExpectSameRoute(x.view, gate.view, top_k);
+      }
+    }
+  }
+}
+
+TEST_P(CudaFeedForwardTest, RouteOfManyTokensThatShareABlock) {
+  const OwnedTensor x = HostileRows(DType::kF32, 515, 32, 8);
+  const OwnedTensor gate = RandomTensor(DType::kF32, {8, 32}, 9);
+  ExpectSameRoute(x.view, gate.view, 2);
+}
+
+TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
+  for (const int64_t tokens : {0, 1, 15, 16, 100}) {
+    for (const int64_t num_experts : {1, 4, 8, 33}) {
+      SCOPED_TRACE(std::to_string(tokens) + " tokens, " + std::to_string(num_experts));
+      const OwnedTensor experts = RandomInts({tokens, 2}, 0, 39, 10);
+      ExpectSameSort(experts.view, 0, num_experts);
+      ExpectSameSort(experts.view, 7, num_experts);
+    }
+  }
+}
+
+TEST_P(CudaFeedForwardTest, SortByExpertOfThousandsOfSlots) {
+  const OwnedTensor experts = RandomInts({1733, 3}, 0, 200, 11);
+  ExpectSameSort(experts.view, 3, 130);
+  const OwnedTensor same = RandomInts({1100, 1}, 5, 5, 12);  // one expert has them all
+  ExpectSameSort(same.view, 4, 8);
+}
+
+TEST_P(CudaFeedForwardTest, AddRowCountsWraps) {
+  const OwnedTensor offsets = OwnedTensor::Host(DType::kI32, {201});
+  const OwnedTensor totals = RandomInts({200}, 0, 100, 13);
+  for (int64_t e = 0; e < 200; ++e) {
+    offsets.view.data<int32_t>()[e + 1] = offsets.view.data<int32_t>()[e] + static_cast<int>(e % 7);
+  }
+  totals.view.data<int32_t>()[6] = std::numeric_limits<int32_t>::max();
+  const DeviceTensor d_offsets(offsets), d_totals(totals);
+  reference().AddRowCounts(offsets.view, totals.view);
+  cuda::AddRowCounts({.row_offsets = d_offsets.view, .totals = d_totals.view}, nullptr);
+  ExpectSame(d_totals, totals);
+}
+
+}  // namespace
+}  // namespace intermix
