@@ -1,0 +1,115 @@
+// Operands of mma.m16n8k32 in registers: codes unpacked to int8, rows, and accumulators. Device
+// code.
+//
+// Weights are the A operand (16 out features by 32 in-features) and tokens the B operand, so eight
+// tokens fill an instruction. Row g of A is the tile's feature 2g and row g + 8 its feature 2g + 1:
+// a lane then owns two adjacent out features of its tokens (fragment layouts: PTX ISA, "Matrix
+// Fragments for mma.m16n8k32").
+#pragma once
+
+#include "kernels/cuda/gemm_tile_sm80.h"
+
+namespace intermix::cuda {
+
+// What a block has summed up of its tile; entry [i][j][2 * p + h]: feature tile i, token tile j,
+// feature p of the lane's pair, token h of the lane's pair.
+template <class G>
+struct Accumulators {
+  typename G::Sum sum[G::kFeatureTiles][G::kTokenTiles][4];
+  // Of the group at hand; 16 times as large where codes have 4 bits.
+  int32_t partial[G::kPromotes ? G::kFeatureTiles : 1][G::kPromotes ? G::kTokenTiles : 1][4];
+
+  INTERMIX_DEVICE void Clear() {
+#pragma unroll
+    for (auto& row : sum) {
+#pragma unroll
+      for (auto& tile : row) {
+#pragma unroll
+        for (auto& value : tile) value = 0;
+      }
+    }
+    ClearPartial();
+  }
+  INTERMIX_DEVICE void ClearPartial() {
+#pragma unroll
+    for (auto& row : partial) {
+#pragma unroll
+      for (auto& tile : row) {
+#pragma unroll
+        for (auto& value : tile) value = 0;
+      }
+    }
+  }
+};
+
+// Folding four unsigned nibbles x = q + 8, one in each byte: x * I + 128 - 8 * I = q * I + 128, and
+// the flipped top bit takes 128 away. No byte carries: q * I + 128 is in 8..248.
+struct Fold {
+  uint32_t factor = 0;
+  uint32_t bias = 0x80808080u;
+
+  INTERMIX_DEVICE void Set(uint32_t scale) {
+    factor = scale;
+    bias = 0x80808080u - scale * 0x08080808u;
+  }
+  INTERMIX_DEVICE uint32_t operator()(uint32_t nibbles) const {
+    return (nibbles * factor + bias) ^ 0x80808080u;
+  }
+};
+
+// One feature tile's A fragment of step `s` of a unit.
+template <class G>
+INTERMIX_DEVICE void UnpackCodes(const uint4& unit, int s, const Fold (&fold)[2],
+                                 uint32_t (&a)[4]) {
+  if constexpr (G::kBits == 8) {
+    a[0] = unit.x, a[1] = unit.y, a[2] = unit.z, a[3] = unit.w;
+  } else {
+    const uint32_t word[2] = {s == 0 ? unit.x : unit.z, s == 0 ? unit.y : unit.w};
+#pragma unroll
+    for (int p = 0; p < 2; ++p) {
+      if constexpr (G::kFolds) {
+        a[p] = fold[p](word[p] & 0x0F0F0F0Fu);
+        a[p + 2] = fold[p]((word[p] >> 4) & 0x0F0F0F0Fu);
+      } else {  // a nibble in the upper half of a byte is 16 times its code
+        a[p] = (word[p] << 4) & 0xF0F0F0F0u;
+        a[p + 2] = word[p] & 0xF0F0F0F0u;
+      }
+    }
+  }
+}
+
+// Scales of this lane's two features of feature tile i, in `slot` of the stage.
+template <class G>
+INTERMIX_DEVICE const char* ScalePair(const char* stage, const ThreadPlace<G>& place, int i,
+                                      int slot) {
+  const int tile = place.warp_n * G::kFeatureTiles + i;
+  return stage + G::kScalesAt + ((tile * kStageSteps + slot) * 16 + 2 * place.g()) * G::kScaleBytes;
+}
+
+// The B fragments of this warp's tokens: of one step, or of a whole pair of steps where there is
+// one token tile.
+template <class G>
+struct RowFragments {
+  uint32_t b[2][G::kTokenTiles][2];  // [step of the pair]
+
+  INTERMIX_DEVICE void Load(const char* stage, const ThreadPlace<G>& place, int step) {
+    const int r = place.lane % 8;
+    const char* rows = stage + G::kRowsAt + place.warp_m * G::kTokenTiles * 8 * kStageK;
+    uint32_t m[4];
+    if constexpr (G::kTokenTiles == 1) {
+      if (step % 2 != 0) return;
+      ldmatrix_x4(m, rows + r * kStageK + ((2 * step + place.lane / 8) ^ r) * 16);
+      b[0][0][0] = m[0], b[0][0][1] = m[1], b[1][0][0] = m[2], b[1][0][1] = m[3];
+    } else {
+#pragma unroll
+      for (int j = 0; j < G::kTokenTiles; j += 2) {
+        const int token = j * 8 + place.lane / 16 * 8 + r;
+        ldmatrix_x4(m, rows + token * kStageK + ((2 * step + place.lane / 8 % 2) ^ r) * 16);
+        b[step % 2][j][0] = m[0], b[step % 2][j][1] = m[1];
+        b[step % 2][j + 1][0] = m[2], b[step % 2][j + 1][1] = m[3];
+      }
+    }
+  }
+};
+
+}  // namespace intermix::cuda

@@ -1,0 +1,119 @@
+#include "kernels/cuda/gemm_select.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/core/check.h"
+
+namespace intermix::cuda {
+namespace {
+
+// Multiply-adds per clock and SM that a tile of kGemmTiles reaches when nothing else holds it up.
+// mma.sync int8 gives 2048 on sm_80 and about 2500 on sm_90; narrow tiles are bound by the shared
+// memory that feeds them.
+struct TileRate {
+  double sums;      // modes without partial sums
+  double promotes;  // modes with them
+};
+constexpr std::array<TileRate, kGemmTiles.size()> kRates = {
+    {{400, 350}, {750, 600}, {1100, 800}, {1400, 1000}, {2000, 0}, {0, 1400}}};
+
+constexpr double kL2BytesPerClock = 40;    // per SM
+constexpr double kDramBytesPerClock = 18;  // per SM
+constexpr double kTileClocks = 2000;       // filling the pipeline and storing, per wave of tiles
+
+int32_t CeilDiv(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
+
+int32_t Slabs(const GemmProblem& problem, const GemmTile& tile) {
+  return CeilDiv(problem.n, tile.features());
+}
+
+int32_t Stages(const GemmProblem& problem) { return CeilDiv(problem.k, kStageK); }
+
+// The most row tiles that any routing of the rows can make.
+int64_t MaxRowTiles(const GemmProblem& problem, const GemmTile& tile) {
+  if (problem.experts == 1) return CeilDiv(problem.rows, tile.tokens());
+  return std::min<int64_t>(problem.rows, problem.rows / tile.tokens() + problem.experts);
+}
+
+int32_t BlocksPerSm(int32_t tile, const GemmProblem& problem, const GemmDevice& device) {
+  constexpr int32_t kReserved = 1024;  // that the driver keeps of each block's shared memory
+  const int32_t bytes = GemmSharedBytes(tile, problem.mode, problem.experts) + kReserved;
+  return std::min(kGemmTiles[tile].blocks_per_sm, device.shared_bytes_per_sm / bytes);
+}
+
+bool Fits(int32_t tile, const GemmProblem& problem, const GemmDevice& device) {
+  return kGemmTiles[tile].Runs(problem.mode) &&
+         GemmSharedBytes(tile, problem.mode, problem.experts) <= device.shared_bytes_per_block &&
+         BlocksPerSm(tile, problem, device) > 0;
+}
+
+}  // namespace
+
+int32_t GemmSharedBytes(int32_t tile, GemmMode mode, int32_t experts) {
+  const GemmTile& t = kGemmTiles[tile];
+  return GemmHeaderBytes(experts) + t.stages(CodeBits(mode)) * t.StageBytes(mode);
+}
+
+double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {
+  const GemmTile& t = kGemmTiles[tile];
+  const int32_t experts = std::min(problem.experts, problem.rows);
+  if (experts == 0) return 0;
+  const int32_t rows = problem.rows_per_expert > 0 ? problem.rows_per_expert
+                                                   : CeilDiv(problem.rows, problem.experts);
+  const double tiles = static_cast<double>(experts) * CeilDiv(rows, t.tokens()) * Slabs(problem, t);
+  const double rate = Promotes(problem.mode) ? kRates[tile].promotes : kRates[tile].sums;
+  const double unit_clocks = std::max(t.features() * t.tokens() * double{kStageK} / rate,
+                                      t.StageBytes(problem.mode) / kL2BytesPerClock);
+  const double tile_clocks = unit_clocks * Stages(problem);
+  const bool whole_tiles = t.family == GemmFamily::kLargeM || SumsInFloat(problem.mode);
+  double waves = tiles / device.sm_count;
+  if (whole_tiles) waves = CeilDiv(static_cast<int64_t>(tiles), device.sm_count);
+  const double weight_bytes =
+      double{1} * experts * problem.n * problem.k * CodeBits(problem.mode) / 8;
+  const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
+  return std::max(waves * tile_clocks, dram_clocks) + kTileClocks * std::max(waves, 1.0);
+}
+
+GemmPlan PlanGemm(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {
+  constexpr int32_t kMinUnits = 4;  // less K than this is not worth a block's start and its sums
+  CHECK(Fits(tile, problem, device)) << "tile " << tile << " does not fit the device or the mode";
+  const GemmTile& t = kGemmTiles[tile];
+  const int64_t tiles = MaxRowTiles(problem, t) * Slabs(problem, t);
+  const int64_t units = tiles * Stages(problem);
+  CHECK(units <= std::numeric_limits<int32_t>::max())
+      << problem.rows << " rows by " << problem.n << " out features are too many for one GEMM";
+  const bool whole_tiles = t.family == GemmFamily::kLargeM || SumsInFloat(problem.mode);
+  const int64_t useful = whole_tiles ? tiles : CeilDiv(units, kMinUnits);
+  const int64_t resident = int64_t{device.sm_count} * BlocksPerSm(tile, problem, device);
+  return {.tile = tile,
+          .blocks = static_cast<int32_t>(std::min({useful, resident, int64_t{kGemmMaxBlocks}})),
+          .min_units = kMinUnits};
+}
+
+GemmPlan SelectGemm(const GemmProblem& problem, const GemmDevice& device) {
+  int32_t best = -1;
+  double best_clocks = 0;
+  for (int32_t tile = 0; tile < static_cast<int32_t>(kGemmTiles.size()); ++tile) {
+    if (!Fits(tile, problem, device)) continue;
+    const double clocks = GemmClocks(problem, tile, device);
+    if (best >= 0 && clocks >= best_clocks) continue;
+    best = tile;
+    best_clocks = clocks;
+  }
+  CHECK(best >= 0) << "no GEMM tile fits " << device.shared_bytes_per_block
+                   << " bytes of shared memory with " << problem.experts << " experts";
+  return PlanGemm(problem, best, device);
+}
+
+size_t GemmWorkspaceBytes(const GemmDevice& device) {
+  int64_t slots = 0;
+  for (const GemmTile& tile : kGemmTiles) {
+    if (tile.family != GemmFamily::kSmallM) continue;
+    const int64_t blocks = std::min(kGemmMaxBlocks, device.sm_count * tile.blocks_per_sm);
+    slots = std::max(slots, blocks * tile.features() * tile.tokens());
+  }
+  return static_cast<size_t>((kGemmMaxBlocks + slots) * 4);
+}
+
+}  // namespace intermix::cuda
