@@ -27,6 +27,9 @@ struct Options {
   uint64_t device_memory_bytes = uint64_t{1} << 30;
 };
 
+// Reads "seed=3,order=seeded" over `options`; empty, or what it cannot read.
+std::string ParseOptions(const std::string& text, Options& options);
+
 // The options in force, from INTERMIX_EMULATOR where nothing was set.
 const Options& GetOptions();
 void SetOptions(const Options& options);

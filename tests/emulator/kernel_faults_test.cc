@@ -395,6 +395,23 @@ TEST_P(KernelFaultsTest, FetchingAStageThatOthersStillReadIsARace) {
   EXPECT_TRUE(report_.Has(Violation::kSharedRace));
 }
 
+// The words of one copy may have been touched in different ways before it.
+__global__ void CopyOverStores(const int32_t* in, int32_t* out) {
+  const int t = ThreadId();
+  SharedInts()[4 * (t ^ 1) + 2] = t;
+  sync_warp();
+  cp_async_16(SharedInts() + 4 * t, in + 4 * t);
+  cp_async_commit();
+  cp_async_wait<0>();
+  out[t] = SharedInts()[4 * t + 2];
+}
+
+TEST_P(KernelFaultsTest, ACopyOverStoresThatAreOrderedIsFine) {
+  const DeviceArray<int32_t> out(64);
+  Run(CopyOverStores, {.grid = 1, .block = 64, .shared_bytes = 1024}, data_.data(), out.data());
+  EXPECT_TRUE(report_.findings().empty()) << report_.ToString();
+}
+
 // --- instructions that take only some addresses ---
 
 __global__ void LdmatrixFrom(const int32_t* global, int32_t* out, bool shared) {
@@ -412,6 +429,47 @@ TEST_P(KernelFaultsTest, LdmatrixReadsSharedMemoryOnly) {
   EXPECT_EQ(Run(LdmatrixFrom, shape, data_.data(), out.data(), true), cudaSuccess);
   EXPECT_TRUE(report_.findings().empty()) << report_.ToString();
   EXPECT_NE(Run(LdmatrixFrom, shape, data_.data(), out.data(), false), cudaSuccess);
+  EXPECT_TRUE(report_.Has(Violation::kInvalidArgument));
+}
+
+// Lanes get parts of rows that other lanes stored.
+__global__ void LdmatrixOf(int32_t* out, bool sync) {
+  uint32_t r[4];
+  const int t = ThreadId();
+  for (int i = 0; i < 4; ++i) SharedInts()[4 * t + i] = t;
+  if (sync) sync_warp();
+  ldmatrix_x4(r, SharedInts() + 4 * t);
+  out[t] = static_cast<int32_t>(r[0] + r[3]);
+}
+
+TEST_P(KernelFaultsTest, LdmatrixNeedsSyncWarpAfterTheStores) {
+  const LaunchShape shape = {.grid = 1, .block = 32, .shared_bytes = 512};
+  EXPECT_EQ(Run(LdmatrixOf, shape, data_.data(), true), cudaSuccess);
+  EXPECT_TRUE(report_.findings().empty()) << report_.ToString();
+  EXPECT_EQ(Run(LdmatrixOf, shape, data_.data(), false), cudaSuccess);
+  EXPECT_TRUE(report_.Has(Violation::kSharedRace));
+}
+
+__global__ void StreamBack(int32_t* data, int32_t* out, bool own) {
+  const int t = ThreadId();
+  if (own) data[4 * t] = t;
+  sync_block();
+  out[t] = static_cast<int32_t>(ld_stream(data + 4 * t).x);
+}
+
+TEST_P(KernelFaultsTest, LdStreamIsForWhatTheLaunchDoesNotWrite) {
+  const DeviceArray<int32_t> out(64);
+  const LaunchShape shape = {.grid = 1, .block = 64};
+  EXPECT_EQ(Run(StreamBack, shape, data_.data(), out.data(), false), cudaSuccess);
+  EXPECT_TRUE(report_.findings().empty()) << report_.ToString();
+  EXPECT_EQ(Run(StreamBack, shape, data_.data(), out.data(), true), cudaSuccess);
+  EXPECT_TRUE(report_.Has(Violation::kGlobalRace));
+}
+
+__global__ void AddShared() { red_add_s32(SharedInts(), 1); }
+
+TEST_P(KernelFaultsTest, AtomicsAreForGlobalMemory) {
+  EXPECT_NE(Run(AddShared, {.grid = 1, .block = 32, .shared_bytes = 4}), cudaSuccess);
   EXPECT_TRUE(report_.Has(Violation::kInvalidArgument));
 }
 

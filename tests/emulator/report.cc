@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
-#include <set>
 #include <sstream>
-#include <string_view>
 
 #include "tests/emulator/block.h"
 #include "tests/emulator/region.h"
@@ -19,41 +18,12 @@ namespace {
 std::mutex report_mutex;
 Report* active_report = nullptr;
 
-// "order=seeded,seed=3" over the defaults.
 Options FromEnvironment() {
   Options options;
   const char* text = std::getenv("INTERMIX_EMULATOR");
-  std::istringstream fields(text == nullptr ? "" : text);
-  for (std::string field; std::getline(fields, field, ',');) {
-    const size_t equals = field.find('=');
-    const std::string key = field.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : field.substr(equals + 1);
-    const uint64_t number = std::strtoull(value.c_str(), nullptr, 10);
-    if (key == "seed") {
-      options.seed = number;
-    } else if (key == "devices") {
-      options.devices = static_cast<int>(number);
-    } else if (key == "memory") {
-      options.device_memory_bytes = number;
-    } else if (key == "shadow" && (value == "on" || value == "off")) {
-      options.shadow = value == "on";
-    } else if (key == "uninitialised" && (value == "on" || value == "off")) {
-      options.uninitialised = value == "on";
-    } else if (key == "protect" && (value == "on" || value == "off")) {
-      options.protect = value == "on";
-    } else if (key == "order" && value == "forward") {
-      options.order = Order::kForward;
-    } else if (key == "order" && value == "reversed") {
-      options.order = Order::kReversed;
-    } else if (key == "order" && value == "seeded") {
-      options.order = Order::kSeeded;
-    } else {
-      std::fprintf(stderr, "INTERMIX_EMULATOR: cannot read \"%s\"\n", field.c_str());
-      std::abort();
-    }
-  }
-  if (options.devices > kMaxDevices) {
-    std::fprintf(stderr, "INTERMIX_EMULATOR: at most %d devices\n", kMaxDevices);
+  const std::string unread = ParseOptions(text == nullptr ? "" : text, options);
+  if (!unread.empty()) {
+    std::fprintf(stderr, "INTERMIX_EMULATOR: cannot read \"%s\"\n", unread.c_str());
     std::abort();
   }
   return options;
@@ -69,6 +39,38 @@ std::string Coordinates(uint3 v) {
 }
 
 }  // namespace
+
+std::string ParseOptions(const std::string& text, Options& options) {
+  std::istringstream fields(text);
+  for (std::string field; std::getline(fields, field, ',');) {
+    const size_t equals = field.find('=');
+    const std::string key = field.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : field.substr(equals + 1);
+    const std::map<std::string, bool*> switches = {{"shadow", &options.shadow},
+                                                   {"uninitialised", &options.uninitialised},
+                                                   {"protect", &options.protect}};
+    const std::map<std::string, Order> orders = {
+        {"forward", Order::kForward}, {"reversed", Order::kReversed}, {"seeded", Order::kSeeded}};
+    const bool is_number =
+        !value.empty() && value.size() < 19 &&
+        std::all_of(value.begin(), value.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const uint64_t number = is_number ? std::stoull(value) : 0;
+    if (switches.count(key) > 0 && (value == "on" || value == "off")) {
+      *switches.at(key) = value == "on";
+    } else if (key == "order" && orders.count(value) > 0) {
+      options.order = orders.at(value);
+    } else if (key == "seed" && is_number) {
+      options.seed = number;
+    } else if (key == "devices" && is_number && number <= kMaxDevices) {
+      options.devices = static_cast<int>(number);
+    } else if (key == "memory" && is_number) {
+      options.device_memory_bytes = number;
+    } else {
+      return field;
+    }
+  }
+  return "";
+}
 
 const Options& GetOptions() { return MutableOptions(); }
 void SetOptions(const Options& options) { MutableOptions() = options; }

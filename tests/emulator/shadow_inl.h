@@ -52,27 +52,36 @@ bool TouchQuickly(const ThreadState& thread, Cell& cell, uint64_t floor) {
   return reader == me || reader == (now | kManyThreads) || all_blocks;
 }
 
+// How many of the bytes need no further check; 0 where not even their place is known to be good.
 template <size_t kBytes, Access kAccess>
-bool CheckQuickly(const ThreadState& thread, uintptr_t address) {
+size_t CheckQuickly(const ThreadState& thread, uintptr_t address) {
   const BlockState& block = *thread.block;
-  if (address - block.device_base >= kDeviceSpan) return thread.fiber->OnStack(address);
-  if ((address & (kBytes - 1)) != 0 || !Addressable(address, kBytes)) return false;
-  if (!block.shadow) return true;
-  if (kBytes < 4 || block.uninitialised) return false;
+  if (address - block.device_base >= kDeviceSpan) {
+    return thread.fiber->OnStack(address) ? kBytes : 0;
+  }
+  if ((address & (kBytes - 1)) != 0 || !Addressable(address, kBytes)) return 0;
+  if (!block.shadow) return kBytes;
+  if (kBytes < 4 || block.uninitialised) return 0;
   const uint64_t floor = IsShared(block, address) ? block.start : block.ordered_until;
   Cell* cells = WordCell(address);
   for (size_t w = 0; w < kBytes / 4; ++w) {
-    if (!TouchQuickly<kAccess>(thread, cells[w], floor)) return false;
+    if (!TouchQuickly<kAccess>(thread, cells[w], floor)) return w * 4;
   }
-  return true;
+  return kBytes;
+}
+
+// The rest of what CheckQuickly began. A word is touched once: the second touch of a cp.async would
+// be a hazard.
+template <size_t kBytes, Access kAccess>
+void FinishCheck(ThreadState& thread, uintptr_t address, size_t done) {
+  if (done == kBytes) return;
+  CheckAccess(thread, address + done, kBytes - done, done == 0 ? kBytes : 4, kAccess);
 }
 
 // CheckAccess of kBytes bytes at an address that must be aligned for them.
 template <size_t kBytes, Access kAccess>
 void CheckFast(ThreadState& thread, uintptr_t address) {
-  if (!CheckQuickly<kBytes, kAccess>(thread, address)) {
-    CheckAccess(thread, address, kBytes, kBytes, kAccess);
-  }
+  FinishCheck<kBytes, kAccess>(thread, address, CheckQuickly<kBytes, kAccess>(thread, address));
 }
 
 }  // namespace emu

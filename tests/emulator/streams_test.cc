@@ -1,7 +1,8 @@
 // The fake runtime: streams run late and in an order that only events fix, copies and kernels on
 // unordered streams race, graphs replay, memory is limited, and the host stays out of the device.
 #include <cstdint>
-#include <cstring>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
@@ -265,6 +266,21 @@ TEST_P(GraphTest, WaitingAndAllocatingSpoilACapture) {
   cudaGetLastError();
 }
 
+TEST(OptionsTest, AreReadFromAText) {
+  emu::Options options;
+  EXPECT_EQ(emu::ParseOptions("seed=7,order=seeded,shadow=off,devices=4,memory=4096", options), "");
+  EXPECT_EQ(options.seed, 7u);
+  EXPECT_EQ(options.order, emu::Order::kSeeded);
+  EXPECT_FALSE(options.shadow);
+  EXPECT_TRUE(options.protect);
+  EXPECT_EQ(options.devices, 4);
+  EXPECT_EQ(options.device_memory_bytes, 4096u);
+  for (const char* wrong :
+       {"seed", "seed=x", "order=none", "shadow=1", "devices=99", "color=red"}) {
+    EXPECT_EQ(emu::ParseOptions(std::string("seed=1,") + wrong, options), wrong);
+  }
+}
+
 // --- memory and launches that the device refuses ---
 
 TEST(DeviceMemoryTest, EndsAtItsLimit) {
@@ -335,6 +351,23 @@ TEST(HostAccessDeathTest, AViolationWithoutAReportIsFatal) {
   EXPECT_DEATH(run(),
                "out-of-bounds access: kernel .*Fill.*block \\(0, 0, 0\\), thread \\(16, 0, 0\\)"
                ".* writes 4 bytes");
+}
+
+TEST(DevicesTest, ThreadsDriveTheirOwnAtOnce) {
+  const emu::ScopedOptions options({.devices = 2});
+  std::vector<std::thread> ranks;
+  for (int device = 0; device < 2; ++device) {
+    ranks.emplace_back([device] {
+      ASSERT_EQ(cudaSetDevice(device), cudaSuccess);
+      const DeviceArray<int32_t> a(kSize), b(kSize);
+      for (int round = 0; round < 20; ++round) {
+        Launch("Fill", Fill, {.grid = 4, .block = 32}, a.data(), round + device, kSize);
+        Launch("AddOne", AddOne, {.grid = 4, .block = 32}, a.data(), b.data(), kSize);
+        ASSERT_EQ(b.ToHost(), std::vector<int32_t>(kSize, round + device + 1));
+      }
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
 }
 
 TEST(DevicesTest, EachHasItsOwnMemory) {

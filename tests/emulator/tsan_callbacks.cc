@@ -4,6 +4,7 @@
 // loads in four parts must be aligned all the same.
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "tests/emulator/block.h"
@@ -16,9 +17,11 @@ template <size_t kBytes, emu::Access kAccess>
 inline void Check(void* address) {
   emu::ThreadState* thread = emu::kernel_thread;
   if (thread == nullptr) return;
-  if (emu::CheckQuickly<kBytes, kAccess>(*thread, reinterpret_cast<uintptr_t>(address))) return;
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  const size_t done = emu::CheckQuickly<kBytes, kAccess>(*thread, at);
+  if (done == kBytes) return;
   const emu::InEmulator inside;
-  emu::CheckAccess(*thread, reinterpret_cast<uintptr_t>(address), kBytes, kBytes, kAccess);
+  emu::FinishCheck<kBytes, kAccess>(*thread, at, done);
 }
 
 inline void CheckRange(void* address, size_t bytes, emu::Access access) {
@@ -79,6 +82,22 @@ void __tsan_unaligned_write8(void* p) { CheckRange(p, 8, Access::kWrite); }
 void __tsan_unaligned_write16(void* p) { CheckRange(p, 16, Access::kWrite); }
 void __tsan_read_range(void* p, size_t bytes) { CheckRange(p, bytes, Access::kRead); }
 void __tsan_write_range(void* p, size_t bytes) { CheckRange(p, bytes, Access::kWrite); }
+
+// What clang makes of copies and fills that it does not expand.
+void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
+  CheckRange(const_cast<void*>(from), bytes, Access::kRead);
+  CheckRange(to, bytes, Access::kWrite);
+  return std::memcpy(to, from, bytes);
+}
+void* __tsan_memmove(void* to, const void* from, size_t bytes) {
+  CheckRange(const_cast<void*>(from), bytes, Access::kRead);
+  CheckRange(to, bytes, Access::kWrite);
+  return std::memmove(to, from, bytes);
+}
+void* __tsan_memset(void* to, int value, size_t bytes) {
+  CheckRange(to, bytes, Access::kWrite);
+  return std::memset(to, value, bytes);
+}
 
 void __ubsan_handle_type_mismatch_v1(TypeMismatch* data, uintptr_t pointer) {
   if (emu::kernel_thread == nullptr) return;
