@@ -15,9 +15,10 @@ struct AttentionOps {
   static constexpr int kRows = V::kDotRows;
   static constexpr int kCols = V::kDotCols;
 
-  // scores[q][t] = LaneDot(q, k[t]) * scale for Q queries and T positions.
+  // scores[q][t] = LaneDot(q, k[t]) * scale for Q queries and T positions. Flattened: a call in the
+  // loop would keep the sums in memory.
   template <int Q, int T>
-  static void ScoreTile(const AttendSplit& s, int query, int t) {
+  [[gnu::flatten]] static void ScoreTile(const AttendSplit& s, int query, int t) {
     V sums[Q][T];
     Unroll<Q>([&](auto r) { Unroll<T>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
     const float* q = s.q + query * s.q_stride;
@@ -29,10 +30,7 @@ struct AttentionOps {
         Unroll<T>([&](auto i) { sums[r][i] = V::Fma(a, k[i], sums[r][i]); });
       });
     });
-    Unroll<Q>([&](auto r) {
-      Unroll<T>(
-          [&](auto i) { s.scores[(query + r) * kSplit + t + i] = sums[r][i].Sum() * s.scale; });
-    });
+    V::SumTile(sums, s.scale, s.scores + query * kSplit + t, kSplit);
   }
 
   template <int Q>

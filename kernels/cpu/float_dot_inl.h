@@ -11,9 +11,10 @@ namespace intermix::cpu {
 
 template <typename V, typename W>
 struct FloatDot {
-  // Rows [m, m + R) of x by rows [n, n + C) of w.
+  // Rows [m, m + R) of x by rows [n, n + C) of w. Flattened: a call in the loop would keep the sums
+  // in memory.
   template <int R, int C, typename Y>
-  static void Tile(const FloatTile& t, int64_t m, int64_t n) {
+  [[gnu::flatten]] static void Tile(const FloatTile& t, int64_t m, int64_t n) {
     V sums[R][C];
     Unroll<R>([&](auto r) { Unroll<C>([&](auto c) { sums[r][c] = V::Set(0.0f); }); });
     const float* x = t.x + m * t.x_stride;
@@ -26,9 +27,11 @@ struct FloatDot {
         Unroll<C>([&](auto c) { sums[r][c] = V::Fma(a, b[c], sums[r][c]); });
       });
     });
+    float totals[R * C];
+    V::SumTile(sums, 1.0f, totals, C);
     Unroll<R>([&](auto r) {
       Y* y = static_cast<Y*>(t.y) + (m + r) * t.y_stride + n;
-      Unroll<C>([&](auto c) { V::Set(sums[r][c].Sum()).Store(y + c, Tail{1}); });
+      V::Load(totals + r * C, Tail{C}).Store(y, Tail{C});
     });
   }
 

@@ -34,6 +34,14 @@ template <int N, typename F>
   (std::make_integer_sequence<int, N>());
 }
 
+// out[r * stride + c] = sums[r][c].Sum() * factor, one after the other.
+template <typename V, int R, int C>
+void SumEach(const V (&sums)[R][C], float factor, float* out, int64_t stride) {
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) out[r * stride + c] = sums[r][c].Sum() * factor;
+  }
+}
+
 // The constants of LaneExp, in the order of its operations.
 inline constexpr float kLog2e = 1.44269504f;
 inline constexpr float kLn2High = 0.693359375f;

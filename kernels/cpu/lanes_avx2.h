@@ -117,9 +117,34 @@ struct LanesAvx2 {
     return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
   }
 
+  // out[r * stride + c] = sums[r][c].Sum() * factor, 4 trees at once.
+  static void SumTile(const LanesAvx2 (&sums)[2][2], float factor, float* out, int64_t stride) {
+    const __m256 top = AddHalves(sums[0][0], sums[1][0]);  // column 0: row 0, row 1
+    const __m256 bottom = AddHalves(sums[0][1], sums[1][1]);
+    const __m256d x = _mm256_castps_pd(top);
+    const __m256d y = _mm256_castps_pd(bottom);
+    const __m256 pairs = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                                       _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+    const __m256 total =
+        _mm256_mul_ps(_mm256_add_ps(_mm256_permute_ps(pairs, 0x08), _mm256_permute_ps(pairs, 0x0D)),
+                      _mm256_set1_ps(factor));
+    _mm_storel_pi(reinterpret_cast<__m64*>(out), _mm256_castps256_ps128(total));
+    _mm_storel_pi(reinterpret_cast<__m64*>(out + stride), _mm256_extractf128_ps(total, 1));
+  }
+  template <int R, int C>
+  static void SumTile(const LanesAvx2 (&sums)[R][C], float factor, float* out, int64_t stride) {
+    SumEach(sums, factor, out, stride);
+  }
+
   LanesAvx2 Exp() const { return {Exp(lo), Exp(hi)}; }
 
  private:
+  // Lanes l + (l + 8), then l + (l + 4): 4 lanes left of a, then of b.
+  static __m256 AddHalves(LanesAvx2 a, LanesAvx2 b) {
+    const __m256 x = _mm256_add_ps(a.lo, a.hi);
+    const __m256 y = _mm256_add_ps(b.lo, b.hi);
+    return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+  }
   static __m256 Widen(const uint16_t* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));

@@ -72,6 +72,28 @@ struct LanesAvx512 {
     return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
   }
 
+  // out[r * stride + c] = sums[r][c].Sum() * factor, 16 trees at once: each step adds the halves of
+  // twice as many vectors as the next one.
+  static void SumTile(const LanesAvx512 (&sums)[4][4], float factor, float* out, int64_t stride) {
+    __m512 columns[4];  // 4 lanes left of each of a column's rows
+    Unroll<4>([&](auto c) {
+      const __m512 top = AddHalves(sums[0][c].v, sums[1][c].v);
+      const __m512 bottom = AddHalves(sums[2][c].v, sums[3][c].v);
+      columns[c] = _mm512_add_ps(_mm512_shuffle_f32x4(top, bottom, 0x88),
+                                 _mm512_shuffle_f32x4(top, bottom, 0xDD));
+    });
+    const __m512 left = AddPairs(columns[0], columns[1]);
+    const __m512 right = AddPairs(columns[2], columns[3]);
+    const __m512 total = _mm512_mul_ps(
+        _mm512_add_ps(_mm512_shuffle_ps(left, right, 0x88), _mm512_shuffle_ps(left, right, 0xDD)),
+        _mm512_set1_ps(factor));
+    Unroll<4>([&](auto r) { _mm_storeu_ps(out + r * stride, _mm512_extractf32x4_ps(total, r)); });
+  }
+  template <int R, int C>
+  static void SumTile(const LanesAvx512 (&sums)[R][C], float factor, float* out, int64_t stride) {
+    SumEach(sums, factor, out, stride);
+  }
+
   LanesAvx512 Exp() const {
     const __m512 round = _mm512_set1_ps(kExpRound);
     const __m512 n =
@@ -98,6 +120,17 @@ struct LanesAvx512 {
   }
 
  private:
+  // Lanes 0 .. 7 plus 8 .. 15 of a, then of b.
+  static __m512 AddHalves(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+  }
+  // In each quarter: lanes 0, 1 plus 2, 3 of a, then of b.
+  static __m512 AddPairs(__m512 a, __m512 b) {
+    const __m512d x = _mm512_castps_pd(a);
+    const __m512d y = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
   static LanesAvx512 Widen(__m256i bits) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
   }

@@ -108,6 +108,11 @@ struct LanesScalar {
     for (int l = 0; l < kLanes; ++l) lanes[static_cast<size_t>(l)] = v[l];
     return SumLanes(lanes);
   }
+  // out[r * stride + c] = sums[r][c].Sum() * factor
+  template <int R, int C>
+  static void SumTile(const LanesScalar (&sums)[R][C], float factor, float* out, int64_t stride) {
+    SumEach(sums, factor, out, stride);
+  }
   // LaneExp of each lane.
   LanesScalar Exp() const {
     return Map([&](int l) { return LaneExp(v[l]); });
