@@ -9,14 +9,14 @@
 #include <vector>
 
 #include "kernels/cuda/rope.h"
-#include "tests/cuda/device_tensor.h"
+#include "tests/kernels/cuda/cuda_ops_test.h"
 #include "tests/testing/attention_cases.h"
 
 namespace intermix {
 namespace {
 
 class CudaRopeTest : public CudaOpsTest {};
-INSTANTIATE_TEST_SUITE_P(, CudaRopeTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+INSTANTIATE_TEST_SUITE_P(, CudaRopeTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
 
 TEST_P(CudaRopeTest, RopeAndStoreKvEqualsTheReference) {
   for (const int64_t head_dim : {2, 12, 16, 24, 64}) {
@@ -151,7 +151,7 @@ OwnedTensor Bf16Queries(int64_t rows, int64_t cols, uint64_t seed, double stddev
 }
 
 class CudaAttentionTest : public CudaOpsTest {};
-INSTANTIATE_TEST_SUITE_P(, CudaAttentionTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+INSTANTIATE_TEST_SUITE_P(, CudaAttentionTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
 
 TEST_P(CudaAttentionTest, IsWithinRoundingOfTheReference) {
   const std::vector<AttentionCase> cases = {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/cuda/quantize_rows.h"
-#include "tests/cuda/device_tensor.h"
+#include "tests/kernels/cuda/cuda_ops_test.h"
 
 namespace intermix {
 namespace {
@@ -21,7 +21,7 @@ const std::vector<Slice> kSlices = {{1, 0}, {17, 0}, {64, 16}, {64, 3}, {100, 4}
 const std::vector<int64_t> kTokens = {0, 1, 17};
 
 class CudaRowsTest : public CudaOpsTest {};
-INSTANTIATE_TEST_SUITE_P(, CudaRowsTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+INSTANTIATE_TEST_SUITE_P(, CudaRowsTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
 
 // Calls check(slice, tokens, columns) for every shape; columns(t) is the slice of a tensor that is
 // 16 columns wider.

@@ -1,15 +1,12 @@
-// DeviceTensor: a copy of a host tensor in (emulated) device memory, for tests of kernels/cuda.
-// CudaOpsTest: the base of such tests, one run for each thread order of the emulator.
-// One thread; the default stream.
+// DeviceTensor: a copy of a host tensor in device memory. CudaOpsTest: the base of tests of the
+// kernels, one run for each KernelRun. One thread; the default stream.
 #pragma once
-
-#include <cstdint>
-#include <utility>
 
 #include "gtest/gtest.h"
 #include "kernels/core/buffer.h"
 #include "kernels/reference/reference_backend.h"
-#include "tests/emulator/testing.h"
+#include "tests/kernels/cuda/device_memory.h"
+#include "tests/kernels/cuda/kernel_run.h"
 #include "tests/testing/compare.h"
 #include "tests/testing/random.h"
 
@@ -18,28 +15,19 @@ namespace intermix {
 class DeviceTensor {
  public:
   // Copies a contiguous tensor of the host.
-  explicit DeviceTensor(const Tensor& host) : bytes_(static_cast<size_t>(host.bytes())) {
+  explicit DeviceTensor(const Tensor& host) : memory_(cuda::DeviceMemory::Copy(host)) {
     CHECK(host.contiguous());
-    EXPECT_EQ(cudaMalloc(&data_, bytes_ + 1), cudaSuccess);
-    if (bytes_ > 0) {
-      EXPECT_EQ(cudaMemcpy(data_, host.raw(), bytes_, cudaMemcpyHostToDevice), cudaSuccess);
-    }
-    view = Like(host, data_, Device::kCuda);
+    view = Like(host, memory_.data(), Device::kCuda);
   }
   explicit DeviceTensor(const OwnedTensor& host) : DeviceTensor(host.view) {}
-  ~DeviceTensor() { cudaFree(data_); }
-  DeviceTensor(const DeviceTensor&) = delete;
-  DeviceTensor& operator=(const DeviceTensor&) = delete;
 
   Tensor view;
 
   // What the device memory holds after all work is done.
   OwnedTensor ToHost() const {
-    OwnedTensor host{.buffer = Buffer::Host(bytes_), .view = {}};
-    if (bytes_ > 0) {
-      EXPECT_EQ(cudaMemcpy(host.buffer.data(), data_, bytes_, cudaMemcpyDeviceToHost), cudaSuccess);
-    }
+    OwnedTensor host{.buffer = Buffer::Host(static_cast<size_t>(view.bytes())), .view = {}};
     host.view = Like(view, host.buffer.data(), Device::kCpu);
+    memory_.CopyBack(host.view);
     return host;
   }
 
@@ -58,16 +46,15 @@ class DeviceTensor {
     }
   }
 
-  void* data_ = nullptr;
-  size_t bytes_;
+  cuda::DeviceMemory memory_;
 };
 
-class CudaOpsTest : public ::testing::TestWithParam<emu::Options> {
+class CudaOpsTest : public ::testing::TestWithParam<cuda::KernelRun> {
  protected:
   ReferenceBackend& reference() { return reference_; }
 
  private:
-  emu::ScopedOptions options_{GetParam()};
+  cuda::ScopedKernelRun run_{GetParam()};
   ReferenceBackend reference_;
 };
 
@@ -76,15 +63,8 @@ inline void ExpectSame(const DeviceTensor& actual, const OwnedTensor& expected) 
   EXPECT_TRUE(BitwiseEqual(actual.ToHost().view, expected.view));
 }
 
-inline std::string OrderName(const ::testing::TestParamInfo<emu::Options>& info) {
-  switch (info.param.order) {
-    case emu::Order::kForward:
-      return "Forward";
-    case emu::Order::kReversed:
-      return "Reversed";
-    default:
-      return "Seed" + std::to_string(info.param.seed);
-  }
+inline std::string RunName(const ::testing::TestParamInfo<cuda::KernelRun>& run) {
+  return run.param.name;
 }
 
 }  // namespace intermix

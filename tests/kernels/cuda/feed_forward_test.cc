@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/cuda/routing.h"
-#include "tests/cuda/device_tensor.h"
+#include "tests/kernels/cuda/cuda_ops_test.h"
 
 namespace intermix {
 namespace {
@@ -50,7 +50,8 @@ class CudaFeedForwardTest : public CudaOpsTest {
     ExpectSame(d_row_offsets, row_offsets);
   }
 };
-INSTANTIATE_TEST_SUITE_P(, CudaFeedForwardTest, ::testing::ValuesIn(emu::AllOrders()), OrderName);
+INSTANTIATE_TEST_SUITE_P(, CudaFeedForwardTest, ::testing::ValuesIn(cuda::AllKernelRuns()),
+                         RunName);
 
 TEST_P(CudaFeedForwardTest, SiluMul) {
   for (const int64_t width : kWidths) {
