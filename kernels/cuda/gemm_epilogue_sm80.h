@@ -50,7 +50,7 @@ INTERMIX_DEVICE bool SumOverBlocks(const GemmArgs& args, const ThreadPlace<G>& p
 }
 
 // What an out feature is multiplied by: an integer, then its channel scale.
-template <class G>
+template <class G, GemmOutput kOutput>
 struct FeatureScale {
   int32_t multiplier = 1;
   float channel = 1.0f;
@@ -58,83 +58,95 @@ struct FeatureScale {
   INTERMIX_DEVICE void Read(const GemmExpert& expert, int32_t feature) {
     if constexpr (G::kFloat) return;
     if (!G::kPromotes && expert.multipliers != nullptr) multiplier = expert.multipliers[feature];
-    channel = expert.channel_scales[feature];
+    if (kOutput != GemmOutput::kI32) channel = expert.channel_scales[feature];
   }
 
-  // The bits of one output: the sum itself, or (float(sum) * c) * a, or sum * a of a float sum.
-  INTERMIX_DEVICE uint32_t Bits(typename G::Sum sum, bool as_sum, float row_scale) const {
+  // One output as y holds it: the sum itself, (float(sum) * c) * a, or sum * a of a float sum.
+  INTERMIX_DEVICE uint32_t Bits(typename G::Sum sum, float row_scale) const {
+    float value = 0;
     if constexpr (G::kFloat) {
-      return bits_of_float(mul_rn(sum, row_scale));
+      value = mul_rn(sum, row_scale);
     } else {
       if (!G::kPromotes) sum *= multiplier;
-      return as_sum ? static_cast<uint32_t>(sum)
-                    : bits_of_float(mul_rn(mul_rn(to_f32(sum), channel), row_scale));
+      if (kOutput == GemmOutput::kI32) return static_cast<uint32_t>(sum);
+      value = mul_rn(mul_rn(to_f32(sum), channel), row_scale);
     }
+    return kOutput == GemmOutput::kBF16 ? to_bf16(value) : bits_of_float(value);
   }
 };
 
-// Stores two adjacent outputs, of which the second may not exist.
-struct PairStore {
-  bool bf16;    // else 32 bits as they are
-  bool second;  // the second exists
-  bool vector;  // it does, and the address is aligned for both
-
-  INTERMIX_DEVICE void operator()(char* to, uint32_t a, uint32_t b) const {
-    if (bf16) {
-      const uint32_t low = to_bf16(float_of_bits(a));
-      const uint32_t high = to_bf16(float_of_bits(b));
-      if (vector) {
-        *reinterpret_cast<uint32_t*>(to) = low | high << 16;
-      } else {
-        *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(low);
-        if (second) *reinterpret_cast<uint16_t*>(to + 2) = static_cast<uint16_t>(high);
-      }
-    } else if (vector) {
-      *reinterpret_cast<uint2*>(to) = make_uint2(a, b);
-    } else {
-      *reinterpret_cast<uint32_t*>(to) = a;
-      if (second) *reinterpret_cast<uint32_t*>(to + 4) = b;
-    }
+// Stores two adjacent outputs: at once, or one by one where the second may not exist or the pair
+// is not aligned.
+template <int kBytes, bool kVector>
+INTERMIX_DEVICE void StorePair(char* to, uint32_t a, uint32_t b, bool second) {
+  using Element = std::conditional_t<kBytes == 2, uint16_t, uint32_t>;
+  if constexpr (kVector && kBytes == 2) {
+    *reinterpret_cast<uint32_t*>(to) = a | b << 16;
+  } else if constexpr (kVector) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(a, b);
+  } else {
+    *reinterpret_cast<Element*>(to) = static_cast<Element>(a);
+    if (second) *reinterpret_cast<Element*>(to + kBytes) = static_cast<Element>(b);
   }
-};
+}
 
-template <class G>
-INTERMIX_DEVICE void StoreTile(const GemmArgs& args, const ThreadPlace<G>& place,
-                               const TilePlace& tile, const Accumulators<G>& acc) {
+//   kWhole  every out feature of the tile exists, and pairs of outputs are aligned
+template <class G, GemmOutput kOutput, bool kWhole>
+INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& place,
+                                 const TilePlace& tile, const Accumulators<G>& acc) {
+  constexpr int kBytes = kOutput == GemmOutput::kBF16 ? 2 : 4;
   const GemmExpert& expert = args.experts[tile.expert];
-  const bool as_sum = args.output == GemmOutput::kI32;
-  const bool bf16 = args.output == GemmOutput::kBF16;
-  const int32_t bytes = bf16 ? 2 : 4;
-  const bool pairs =
-      reinterpret_cast<uintptr_t>(args.y) % (2 * bytes) == 0 && args.y_stride % 2 == 0;
-  FeatureScale<G> scales[G::kFeatureTiles][2];
+  const int32_t feature = tile.feature + place.Feature(0);
+  const int32_t features_left = args.n - feature;
+  FeatureScale<G, kOutput> scales[G::kFeatureTiles][2];
 #pragma unroll
   for (int i = 0; i < G::kFeatureTiles; ++i) {
-    const int32_t feature = tile.feature + place.Feature(i);
-    if (feature >= args.n) continue;  // the arrays are padded: feature + 1 is there
-    scales[i][0].Read(expert, feature);
-    scales[i][1].Read(expert, feature + 1);
+    if (!kWhole && i * 16 >= features_left) continue;
+    scales[i][0].Read(expert, feature + i * 16);
+    scales[i][1].Read(expert, feature + i * 16 + 1);  // is there: the arrays are padded
   }
-  char* const corner = static_cast<char*>(args.y) +
-                       (tile.row * args.y_stride + tile.feature + place.Feature(0)) * bytes;
+  char* const corner = static_cast<char*>(args.y) + (tile.row * args.y_stride + feature) * kBytes;
 #pragma unroll
   for (int j = 0; j < G::kTokenTiles; ++j) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int token = place.Token(j) + h;
       if (token >= tile.num_rows) continue;
-      const float row_scale = as_sum ? 1.0f : args.x_scales[tile.row + token];
-      char* const row = corner + token * args.y_stride * bytes;
+      const float row_scale = kOutput == GemmOutput::kI32 ? 1.0f : args.x_scales[tile.row + token];
+      char* const row = corner + token * args.y_stride * kBytes;
 #pragma unroll
       for (int i = 0; i < G::kFeatureTiles; ++i) {
-        const int32_t feature = tile.feature + place.Feature(i);
-        if (feature >= args.n) continue;
-        const bool second = feature + 1 < args.n;
-        const PairStore store{bf16, second, second && pairs};
-        store(row + i * 16 * bytes, scales[i][0].Bits(acc.sum[i][j][h], as_sum, row_scale),
-              scales[i][1].Bits(acc.sum[i][j][2 + h], as_sum, row_scale));
+        if (!kWhole && i * 16 >= features_left) continue;
+        StorePair<kBytes, kWhole>(
+            row + i * 16 * kBytes, scales[i][0].Bits(acc.sum[i][j][h], row_scale),
+            scales[i][1].Bits(acc.sum[i][j][2 + h], row_scale), i * 16 + 1 < features_left);
       }
     }
+  }
+}
+
+template <class G, GemmOutput kOutput>
+INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& place,
+                                 const TilePlace& tile, const Accumulators<G>& acc) {
+  constexpr int kPairBytes = kOutput == GemmOutput::kBF16 ? 4 : 8;
+  const bool pairs =
+      reinterpret_cast<uintptr_t>(args.y) % kPairBytes == 0 && args.y_stride % 2 == 0;
+  if (pairs && tile.feature + G::kFeatures <= args.n) {
+    StoreTileAs<G, kOutput, true>(args, place, tile, acc);
+  } else {
+    StoreTileAs<G, kOutput, false>(args, place, tile, acc);
+  }
+}
+
+template <class G>
+INTERMIX_DEVICE void StoreTile(const GemmArgs& args, const ThreadPlace<G>& place,
+                               const TilePlace& tile, const Accumulators<G>& acc) {
+  if (args.output == GemmOutput::kF32) {
+    StoreTileAs<G, GemmOutput::kF32>(args, place, tile, acc);
+  } else if (args.output == GemmOutput::kBF16) {
+    StoreTileAs<G, GemmOutput::kBF16>(args, place, tile, acc);
+  } else if constexpr (!G::kFloat) {
+    StoreTileAs<G, GemmOutput::kI32>(args, place, tile, acc);
   }
 }
 

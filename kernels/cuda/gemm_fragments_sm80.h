@@ -93,22 +93,33 @@ struct RowFragments {
   uint32_t b[2][G::kTokenTiles][2];  // [step of the pair]
 
   INTERMIX_DEVICE void Load(const char* stage, const ThreadPlace<G>& place, int step) {
+    // A step is two pieces of a token, so its number flips bits 1 and 2 of the swizzled piece. Done
+    // on the whole offset, one register serves every step.
     const int r = place.lane % 8;
-    const char* rows = stage + G::kRowsAt + place.warp_m * G::kTokenTiles * 8 * kStageK;
+    const int half = place.lane / 8 % 2;
     uint32_t m[4];
     if constexpr (G::kTokenTiles == 1) {
       if (step % 2 != 0) return;
-      ldmatrix_x4(m, rows + r * kStageK + ((2 * step + place.lane / 8) ^ r) * 16);
+      const int piece = (place.lane / 8) ^ r;  // of two steps
+      ldmatrix_x4(m, Piece(stage, r * kStageK + piece * 16, step));
       b[0][0][0] = m[0], b[0][0][1] = m[1], b[1][0][0] = m[2], b[1][0][1] = m[3];
     } else {
+      const int token = place.warp_m * G::kTokenTiles * 8 + place.lane / 16 * 8 + r;
+      const char* row = Piece(stage, token * kStageK + (half ^ r) * 16, step);
 #pragma unroll
       for (int j = 0; j < G::kTokenTiles; j += 2) {
-        const int token = j * 8 + place.lane / 16 * 8 + r;
-        ldmatrix_x4(m, rows + token * kStageK + ((2 * step + place.lane / 8 % 2) ^ r) * 16);
+        ldmatrix_x4(m, row + j * 8 * kStageK);
         b[step % 2][j][0] = m[0], b[step % 2][j][1] = m[1];
         b[step % 2][j + 1][0] = m[2], b[step % 2][j + 1][1] = m[3];
       }
     }
+  }
+
+ private:
+  // Where step 0 reads `offset`, this step reads the result. Stages lie at multiples of 128 bytes.
+  INTERMIX_DEVICE static const char* Piece(const char* stage, int offset, int step) {
+    const int from = static_cast<int>(stage - shared_memory()) + G::kRowsAt + offset;
+    return shared_memory() + (from ^ step * 32);
   }
 };
 

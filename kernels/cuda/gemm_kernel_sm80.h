@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
     loader.Load(stages + s * G::kStageBytes, args, new_tile, s < share.units);
   }
 
-  const ThreadPlace<G> place;
+  const ThreadPlace<G> place(static_cast<int32_t>(threadIdx.x));
   UnitWalk<G> walk = share.walk;
   TileFinder<G> finder;
   GroupIndex groups(args.experts[finder.Find(args, walk.tile).expert]);
@@ -67,17 +67,18 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
     at = at == kAhead * G::kStageBytes ? 0 : at + G::kStageBytes;
     if (last) {
       // Found again rather than kept: registers are scarce while a tile is summed up.
+      const ThreadPlace<G> here(opaque(static_cast<int32_t>(threadIdx.x)));
       const TilePlace tile = finder.Find(args, walk.tile);
       bool whole = true;
       if constexpr (G::kFamily == GemmFamily::kSmallM && !G::kFloat) {
         const int32_t done = walk.stage + 1 - first_stage;
         const int32_t num_stages = NumStages<G>(args);
         if (done < num_stages) {  // the slot of the block that the tile's first unit belongs to
-          whole = SumOverBlocks<G>(args, place, walk.tile * num_stages / share.chunk, tile.num_rows,
+          whole = SumOverBlocks<G>(args, here, walk.tile * num_stages / share.chunk, tile.num_rows,
                                    done, num_stages, acc);
         }
       }
-      if (whole) StoreTile<G>(args, place, tile, acc);
+      if (whole) StoreTile<G>(args, here, tile, acc);
       if (left == 1) break;
       acc.Clear();
     }

@@ -20,7 +20,6 @@ class TileLoader {
     codes_ = static_cast<const char*>(expert.codes) + (first_tile + my_tile) * TileBytes(args) +
              thread % kTilePieces * 16;
     tiles_left_ = num_tiles - my_tile;
-    units_left_ = Units(args) - thread % kTilePieces / 32;
 
     const int token = thread / 8;
     rows_ = args.x + (tile.row + token) * args.x_stride + thread % 8 * 16;
@@ -66,7 +65,8 @@ class TileLoader {
   INTERMIX_DEVICE void LoadCodes(char* stage, const GemmArgs& args, int stage_index) const {
     char* shared = stage + threadIdx.x * 16;
     const char* global = codes_ + stage_index * (G::kTileUnits * kUnitBytes);
-    const bool unit_exists = stage_index * G::kTileUnits < units_left_;
+    const int unit = stage_index * G::kTileUnits + static_cast<int>(threadIdx.x) % kTilePieces / 32;
+    const bool unit_exists = unit < Units(args);
 #pragma unroll
     for (int tile = 0; tile < G::kBlockTiles; tile += kTilesAtOnce) {
       cp_async_16(shared + tile * kTilePieces * 16, global + tile * TileBytes(args),
@@ -81,7 +81,15 @@ class TileLoader {
     char* shared = stage + G::kRowsAt + token * kStageK + ((thread ^ token) % 8) * 16;
     const int8_t* global = rows_ + stage_index * kStageK;
     const int left = args.k - stage_index * kStageK - thread % 8 * 16;  // of K
+    if (aligned && (stage_index + 1) * kStageK <= args.k) {
 #pragma unroll
+      for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
+        if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
+        cp_async_16(shared + first * kStageK, global + first * args.x_stride, first < rows_left_);
+      }
+      return;
+    }
+#pragma unroll 1
     for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
       if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
       LoadRowPiece(shared + first * kStageK, global + first * args.x_stride,
@@ -114,7 +122,6 @@ class TileLoader {
   const char* scales_ = nullptr;
   const int8_t* rows_ = nullptr;
   int32_t tiles_left_ = 0;  // feature tiles that exist, from this thread's first
-  int32_t units_left_ = 0;
   int32_t rows_left_ = 0;
   int32_t scale_groups_left_ = 0;
   GroupIndex groups_ = {};

@@ -68,10 +68,12 @@ struct TilePlace {
 // Where this thread stands: lane (g, t) of the mma fragment tables, and its warp in the block.
 template <class G>
 struct ThreadPlace {
-  int lane = static_cast<int>(threadIdx.x) % 32;
-  int warp_n = static_cast<int>(threadIdx.x) / 32 % G::kWarpsN;
-  int warp_m = static_cast<int>(threadIdx.x) / 32 / G::kWarpsN;
+  int lane;
+  int warp_n;
+  int warp_m;
 
+  INTERMIX_DEVICE explicit ThreadPlace(int32_t thread)
+      : lane(thread % 32), warp_n(thread / 32 % G::kWarpsN), warp_m(thread / 32 / G::kWarpsN) {}
   INTERMIX_DEVICE int g() const { return lane / 4; }
   INTERMIX_DEVICE int t() const { return lane % 4; }
   // Of the block's features, the even one of this lane's pair in the warp's feature tile i.

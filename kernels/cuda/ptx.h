@@ -87,6 +87,12 @@ INTERMIX_DEVICE int32_t popc(uint32_t value);  // the number of 1 bits
 INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector);
 INTERMIX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c);  // s8 x s8, wrapping
 
+// --- code placement ---
+
+// The same value, of which the compiler knows nothing more: what is derived from it is computed
+// here, not kept in registers from before a loop.
+INTERMIX_DEVICE int32_t opaque(int32_t value);
+
 }  // namespace intermix::cuda
 
 #if defined(__CUDACC__)

@@ -126,6 +126,10 @@ INTERMIX_DEVICE uint16_t to_bf16(float value) {
 }
 INTERMIX_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 INTERMIX_DEVICE uint32_t bits_of_float(float value) { return __float_as_uint(value); }
+INTERMIX_DEVICE int32_t opaque(int32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
 INTERMIX_DEVICE int32_t popc(uint32_t value) { return __popc(value); }
 INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   uint32_t bytes;

@@ -42,6 +42,7 @@ inline uint16_t to_bf16(float value) {
 
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
+inline int32_t opaque(int32_t value) { return value; }
 inline int32_t popc(uint32_t value) { return std::popcount(value); }
 
 // Byte i of the result is byte (selector >> 4i) & 7 of b:a; bit 3 of the selector nibble spreads
