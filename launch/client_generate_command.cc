@@ -29,7 +29,7 @@ int RunClientGenerate(ClientGenerateOptions& options) {
   grpc::ClientContext context;
   SetDeadline(options.client, context);
   signals.SetAction([&context] { context.TryCancel(); });
-  AnswerPrinter printer(options.request.stream_json);
+  AnswerPrinter printer(options.request);
   const auto reader = stub->Generate(&context, options.request.request);
   v1::GenerateResponse response;
   while (reader->Read(&response)) printer.Print(response);

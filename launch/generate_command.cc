@@ -8,9 +8,9 @@
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "launch/request_options.h"
+#include "runtime/rpc/answer_builder.h"
 #include "runtime/rpc/front.h"
 #include "runtime/rpc/proto_convert.h"
-#include "runtime/tokenizer/detokenizer.h"
 
 namespace intermix {
 namespace {
@@ -20,25 +20,9 @@ struct GenerateOptions {
   RequestOptions request;
 };
 
-// Prints the stream to its end; returns how it ended.
-absl::Status PrintStream(RequestStream& stream, Detokenizer detokenizer, uint64_t seed,
-                         AnswerPrinter& printer) {
-  for (;;) {
-    const TokenDelta delta = stream.Next();
-    std::string text;
-    for (int32_t token : delta.tokens) text += detokenizer.Add(token);
-    if (delta.finished) text += detokenizer.Flush();
-    if (!delta.tokens.empty() || !text.empty()) printer.Print(DeltaToProto(delta.tokens, text));
-    if (!delta.finished) continue;
-    if (delta.status.ok()) printer.Print(CompletionToProto(delta, seed));
-    return delta.status;
-  }
-}
-
 struct Submitted {
-  std::shared_ptr<RequestStream> stream;
-  uint64_t seed = 0;
-  std::vector<int32_t> prompt;
+  Engine::Streams streams;  // one for each answer
+  GenerateRequest request;
 };
 
 absl::StatusOr<Submitted> Submit(const v1::GenerateRequest& proto, Job& job, Engine& engine) {
@@ -46,9 +30,27 @@ absl::StatusOr<Submitted> Submit(const v1::GenerateRequest& proto, Job& job, Eng
       FromProto(proto, FrontModel::Make(job.rank().config(), job.tokenizer()));
   if (!request.ok()) return request.status();
   request->id = "generate";
-  absl::StatusOr<std::shared_ptr<RequestStream>> stream = engine.Submit(*request);
-  if (!stream.ok()) return stream.status();
-  return Submitted{*stream, request->sampling.seed, request->prompt};
+  const absl::StatusOr<int32_t> num_choices = NumChoices(proto);
+  if (!num_choices.ok()) return num_choices.status();
+  absl::StatusOr<Engine::Streams> streams = engine.SubmitChoices(*request, *num_choices);
+  if (!streams.ok()) return streams.status();
+  return Submitted{*std::move(streams), *std::move(request)};
+}
+
+// Prints answer `index` to its end; returns how it ended.
+absl::Status PrintAnswer(const Submitted& submitted, uint32_t index, const Tokenizer& tokenizer,
+                         AnswerPrinter& printer) {
+  RequestStream& stream = *submitted.streams[index];
+  AnswerBuilder answer(tokenizer, submitted.request);
+  for (;;) {
+    const AnswerPart part = answer.Take(stream.Next());
+    if (part.has_content()) printer.Print(DeltaToProto(part, index));
+    if (!part.delta.finished) continue;
+    stream.Cancel();  // a stop string ends it before the engine does
+    if (!part.delta.status.ok()) return part.delta.status;
+    printer.Print(CompletionToProto(part.delta, submitted.request.sampling.seed, index));
+    return absl::OkStatus();
+  }
 }
 
 // Rank 0: submits the request and steps the engine until it is answered.
@@ -59,13 +61,15 @@ absl::Status Answer(const GenerateOptions& options, Job& job) {
     job.rank().runner().Stop();  // the other ranks wait for a batch
     return submitted.status();
   }
-  RequestStream& stream = *submitted->stream;
-  job.signals().SetAction([&stream] { stream.Cancel(); });
+  job.signals().SetAction([&submitted] {
+    for (const auto& stream : submitted->streams) stream->Cancel();
+  });
   absl::Status end;
   std::thread reader([&] {
-    AnswerPrinter printer(options.request.stream_json);
-    end = PrintStream(stream, Detokenizer(job.tokenizer(), submitted->prompt), submitted->seed,
-                      printer);
+    AnswerPrinter printer(options.request);
+    for (uint32_t i = 0; i < submitted->streams.size() && end.ok(); ++i) {
+      end = PrintAnswer(*submitted, i, job.tokenizer(), printer);
+    }
     engine.Shutdown();
   });
   engine.Run();

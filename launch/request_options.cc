@@ -13,25 +13,48 @@
 namespace intermix {
 namespace {
 
+// An option that sets a field of the request's sampling parameters.
+template <typename T>
+void AddField(CLI::App& command, v1::SamplingParams* sampling, const char* name,
+              void (v1::SamplingParams::*set)(T), const char* help) {
+  command.add_option_function<T>(
+      name, [sampling, set](T value) { (sampling->*set)(value); }, help);
+}
+
 void AddSamplingOptions(CLI::App& command, v1::SamplingParams* sampling) {
-  command.add_option_function<uint32_t>(
-      "--max-tokens", [sampling](uint32_t n) { sampling->set_max_tokens(n); },
-      "Tokens to generate at most (default 128)");
-  command.add_option_function<float>(
-      "--temperature", [sampling](float t) { sampling->set_temperature(t); },
-      "0 takes the likeliest token (default)");
-  command.add_option_function<uint32_t>(
-      "--top-k", [sampling](uint32_t k) { sampling->set_top_k(k); },
-      "Sample from the k likeliest tokens (0: all)");
-  command.add_option_function<float>(
-      "--top-p", [sampling](float p) { sampling->set_top_p(p); },
-      "Sample from the likeliest tokens that reach this probability together");
-  command.add_option_function<uint64_t>(
-      "--seed", [sampling](uint64_t seed) { sampling->set_seed(seed); },
-      "Same seed, same tokens (default: drawn)");
+  using Params = v1::SamplingParams;
+  AddField(command, sampling, "--max-tokens", &Params::set_max_tokens,
+           "Tokens to generate at most (default 128)");
+  AddField(command, sampling, "--min-tokens", &Params::set_min_tokens,
+           "Tokens to generate before anything may end the answer");
+  AddField(command, sampling, "--temperature", &Params::set_temperature,
+           "0 takes the likeliest token (default)");
+  AddField(command, sampling, "--top-k", &Params::set_top_k,
+           "Sample from the k likeliest tokens (0: all)");
+  AddField(command, sampling, "--top-p", &Params::set_top_p,
+           "Sample from the likeliest tokens that reach this probability together");
+  AddField(command, sampling, "--min-p", &Params::set_min_p,
+           "Sample from tokens with this part of the likeliest one's probability");
+  AddField(command, sampling, "--repetition-penalty", &Params::set_repetition_penalty,
+           "Above 1: avoid tokens of prompt and answer");
+  AddField(command, sampling, "--presence-penalty", &Params::set_presence_penalty,
+           "Above 0: avoid tokens of the answer");
+  AddField(command, sampling, "--frequency-penalty", &Params::set_frequency_penalty,
+           "Above 0: avoid the answer's frequent tokens");
+  AddField(command, sampling, "--seed", &Params::set_seed,
+           "Same seed, same tokens (default: drawn)");
+  AddField(command, sampling, "--n", &Params::set_n, "Answers to one prompt (default 1)");
+  AddField(command, sampling, "--logprobs", &Params::set_logprobs,
+           "Log probabilities of each token and of this many others (with --stream-json)");
   command.add_flag_callback(
       "--ignore-eos", [sampling] { sampling->set_ignore_eos(true); },
       "Generate past the end of the text");
+  command.add_option_function<std::vector<std::string>>(
+      "--stop",
+      [sampling](const std::vector<std::string>& stops) {
+        for (const std::string& stop : stops) sampling->add_stop(stop);
+      },
+      "Texts that end the answer");
   command.add_option_function<std::vector<uint32_t>>(
       "--stop-token-ids",
       [sampling](const std::vector<uint32_t>& ids) {
@@ -81,13 +104,23 @@ void AnswerPrinter::Print(const v1::GenerateResponse& response) {
     print.preserve_proto_field_names = true;
     (void)google::protobuf::util::MessageToJsonString(response, &json, print);
     std::printf("%s\n", json.c_str());
-  } else if (response.has_delta()) {
-    std::fwrite(response.delta().text().data(), 1, response.delta().text().size(), stdout);
   } else {
-    std::printf("\n");
+    PrintText(response);
   }
   std::fflush(stdout);
   if (response.has_completion()) PrintUsage(response.completion());
+}
+
+void AnswerPrinter::PrintText(const v1::GenerateResponse& response) {
+  if (!response.has_delta()) {
+    const uint32_t index = response.completion().index();
+    if (several_) std::printf("[%u] %s", index, texts_[index].c_str());
+    std::printf("\n");
+  } else if (several_) {
+    texts_[response.delta().index()] += response.delta().text();
+  } else {
+    std::fwrite(response.delta().text().data(), 1, response.delta().text().size(), stdout);
+  }
 }
 
 void AnswerPrinter::PrintUsage(const v1::Completion& completion) const {
@@ -97,7 +130,9 @@ void AnswerPrinter::PrintUsage(const v1::Completion& completion) const {
   const double first = absl::ToDoubleSeconds(std::min(first_token_, now) - started_);
   std::string why = "length";
   if (completion.finish_reason() == v1::FINISH_REASON_STOP) {
-    why = absl::StrCat("stop at token ", completion.matched_stop_token_id());
+    why = completion.matched_stop_case() == v1::Completion::kMatchedStopText
+              ? absl::StrCat("stop at \"", completion.matched_stop_text(), "\"")
+              : absl::StrCat("stop at token ", completion.matched_stop_token_id());
   }
   // Not the rate after the first message: messages come merged, so that one may hold many tokens.
   const double rate = seconds > 0.0 ? tokens / seconds : 0.0;

@@ -2,6 +2,7 @@
 // of its answer.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "CLI/CLI.hpp"
@@ -24,17 +25,22 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options);
 // Reads --prompt-file into the request, where it is given.  NOT_FOUND naming the file.
 absl::Status ReadPromptFile(RequestOptions& options);
 
-// Writes an answer to stdout as it comes, and one line about it to stderr. Not thread-safe.
+// Writes an answer to stdout as it comes, and one line about it to stderr; of several answers each
+// one when it is whole. Not thread-safe.
 class AnswerPrinter {
  public:
-  explicit AnswerPrinter(bool as_json) : as_json_(as_json) {}
+  explicit AnswerPrinter(const RequestOptions& options)
+      : as_json_(options.stream_json), several_(options.request.sampling().n() > 1) {}
 
   void Print(const v1::GenerateResponse& response);
 
  private:
+  void PrintText(const v1::GenerateResponse& response);
   void PrintUsage(const v1::Completion& completion) const;
 
   const bool as_json_;
+  const bool several_;
+  std::map<uint32_t, std::string> texts_;  // of several answers, by index
   const absl::Time started_ = absl::Now();
   absl::Time first_token_ = absl::InfiniteFuture();
 };

@@ -61,15 +61,18 @@ class Engine::Impl {
   }
   ~Impl() { EndAll(); }
 
-  absl::StatusOr<std::shared_ptr<RequestStream>> Submit(GenerateRequest request);
+  absl::StatusOr<Streams> Submit(const GenerateRequest& request, int32_t num_choices);
   void Run();
   void Shutdown();
   EngineSnapshot Snapshot() const;
 
  private:
+  absl::StatusOr<int32_t> Validate(const GenerateRequest& request, int32_t num_choices) const;
   bool WaitForWork();
   void DropCancelledAndExpired();
   void Step();
+  absl::Status TakePromptLogprobs(Sequence& sequence, const SequenceChunk& chunk,
+                                  const Tensor& logits);
   void TakeToken(Sequence& sequence, std::span<const float> logits);
   void End(const Sequence& sequence, TokenDelta last);
   void EndAll();
@@ -94,34 +97,54 @@ class Engine::Impl {
   bool shutdown_ = false;
 };
 
-absl::StatusOr<std::shared_ptr<RequestStream>> Engine::Impl::Submit(GenerateRequest request) {
+absl::StatusOr<int32_t> Engine::Impl::Validate(const GenerateRequest& request,
+                                               int32_t num_choices) const {
   if (absl::Status s = ValidatePrompt(request.prompt, runner_.vocab_size()); !s.ok()) return s;
   if (absl::Status s = request.sampling.Validate(runner_.vocab_size()); !s.ok()) return s;
-  const absl::StatusOr<int32_t> max_length = scheduler_.MaxLength(
-      static_cast<int64_t>(request.prompt.size()), request.sampling.max_tokens);
-  if (!max_length.ok()) return max_length.status();
+  const int32_t most = std::min(kMaxChoices, options_.max_queue);
+  if (num_choices < 1 || num_choices > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("n is ", num_choices, "; it must be in [1, ", most, "]"));
+  }
+  return scheduler_.MaxLength(static_cast<int64_t>(request.prompt.size()),
+                              request.sampling.max_tokens);
+}
 
-  auto stream = std::make_shared<RequestStream>();
-  auto sequence = std::make_unique<Sequence>();
-  sequence->sampling = std::move(request.sampling);
-  sequence->deadline = request.deadline;
-  sequence->stream = stream;
-  sequence->tokens = std::move(request.prompt);
-  sequence->num_prompt_tokens = sequence->length();
-  sequence->max_length = *max_length;
+absl::StatusOr<Engine::Streams> Engine::Impl::Submit(const GenerateRequest& request,
+                                                     int32_t num_choices) {
+  const absl::StatusOr<int32_t> max_length = Validate(request, num_choices);
+  if (!max_length.ok()) return max_length.status();
+  Streams streams;
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (int32_t choice = 0; choice < num_choices; ++choice) {
+    streams.push_back(std::make_shared<RequestStream>());
+    auto sequence = std::make_unique<Sequence>();
+    sequence->sampling = request.sampling;
+    if (choice > 0) sequence->sampling.prompt_logprobs.reset();
+    sequence->deadline = request.deadline;
+    sequence->stream = streams.back();
+    sequence->choice = choice;
+    sequence->tokens = request.prompt;
+    sequence->num_prompt_tokens = sequence->length();
+    sequence->max_length = *max_length;
+    sequences.push_back(std::move(sequence));
+  }
   {
     const std::lock_guard lock(mutex_);
     if (shutdown_) return absl::UnavailableError("the server is shutting down");
     const int64_t waiting = snapshot_.waiting + static_cast<int64_t>(incoming_.size());
-    if (waiting >= options_.max_queue) {
+    if (waiting + num_choices > options_.max_queue) {
       return absl::ResourceExhaustedError(
-          absl::StrCat("the queue is full: ", waiting, " requests wait already; try again later"));
+          absl::StrCat("the queue is full: ", waiting, " requests wait already and at most ",
+                       options_.max_queue, " may; try again later"));
     }
-    sequence->arrival = num_submitted_++;
-    incoming_.push_back(std::move(sequence));
+    for (std::unique_ptr<Sequence>& sequence : sequences) {
+      sequence->arrival = num_submitted_++;
+      incoming_.push_back(std::move(sequence));
+    }
   }
   work_.notify_one();
-  return stream;
+  return streams;
 }
 
 void Engine::Impl::Run() {
@@ -173,24 +196,56 @@ void Engine::Impl::Step() {
   CHECK_EQ(logits.cols(), runner_.vocab_size());
   int64_t row = 0;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
-    if (plan.batch.chunks[i].logits == LogitsWanted::kNone) continue;
-    const size_t vocab_size = static_cast<size_t>(logits.cols());
-    TakeToken(*plan.sequences[i], {logits.row<float>(row++), vocab_size});
+    Sequence& sequence = *plan.sequences[i];
+    const SequenceChunk& chunk = plan.batch.chunks[i];
+    const int64_t end = row + chunk.num_logits_rows();
+    const Tensor rows = logits.Rows(std::exchange(row, end), end);
+    const bool sample = chunk.logits != LogitsWanted::kNone && chunk.end() == sequence.length();
+    if (absl::Status s = TakePromptLogprobs(sequence, chunk, rows); !s.ok()) {
+      End(sequence, {.status = s});
+    } else if (sample) {
+      TakeToken(sequence, {rows.row<float>(rows.rows() - 1), static_cast<size_t>(rows.cols())});
+    }
   }
+}
+
+// The row of position p says how likely token p + 1 was. Rows whose logprobs were delivered before
+// a preemption are passed over.
+//   logits  [the chunk's rows, vocab_size] float32
+absl::Status Engine::Impl::TakePromptLogprobs(Sequence& sequence, const SequenceChunk& chunk,
+                                              const Tensor& logits) {
+  if (chunk.logits != LogitsWanted::kAll || !sequence.wants_prompt_logprobs()) {
+    return absl::OkStatus();
+  }
+  std::vector<TokenLogprobs> found;
+  const int32_t end = std::min(chunk.end(), sequence.num_prompt_tokens - 1);
+  for (int32_t position = sequence.num_prompt_logprobs; position < end; ++position) {
+    const float* row = logits.row<float>(position - chunk.start);
+    absl::StatusOr<TokenLogprobs> logprobs =
+        Logprobs({row, static_cast<size_t>(logits.cols())}, sequence.tokens[position + 1],
+                 *sequence.sampling.prompt_logprobs);
+    if (!logprobs.ok()) return logprobs.status();
+    found.push_back(*std::move(logprobs));
+  }
+  sequence.num_prompt_logprobs = std::max(sequence.num_prompt_logprobs, end);
+  if (!found.empty()) sequence.stream->PushPrompt(std::move(found));
+  return absl::OkStatus();
 }
 
 // Samples a sequence's next token from its row and delivers it, or ends the sequence.
 void Engine::Impl::TakeToken(Sequence& sequence, std::span<const float> logits) {
-  const int32_t output_index = sequence.num_output_tokens();
-  if (output_index == 0) prompt_tokens_ += sequence.num_prompt_tokens;
-  const absl::StatusOr<int32_t> token = sampler_.Sample(logits, sequence.sampling, output_index);
+  if (sequence.num_output_tokens() == 0) prompt_tokens_ += sequence.num_prompt_tokens;
+  const SamplingParams& sampling = sequence.sampling;
+  const absl::StatusOr<int32_t> token = sampler_.Sample(logits, sampling, sequence.state());
   if (!token.ok()) return End(sequence, {.status = token.status()});
-  const std::vector<int32_t>& stop_ids = sequence.sampling.stop_token_ids;
+  const std::vector<int32_t>& stop_ids = sampling.stop_token_ids;
   if (std::find(stop_ids.begin(), stop_ids.end(), *token) != stop_ids.end()) {
     return End(sequence, {.reason = FinishReason::kStop, .stop_token_id = *token});
   }
+  std::optional<TokenLogprobs> logprobs;
+  if (sampling.logprobs.has_value()) logprobs = *Logprobs(logits, *token, *sampling.logprobs);
   sequence.tokens.push_back(*token);
-  sequence.stream->Push(*token);
+  sequence.stream->Push(*token, std::move(logprobs));
   ++generated_tokens_;
   if (sequence.length() == sequence.max_length) {
     End(sequence, {.reason = FinishReason::kLength});
@@ -254,8 +309,14 @@ Engine::Engine(const EngineOptions& options, ModelRunner& runner)
     : impl_(std::make_unique<Impl>(options, runner)) {}
 Engine::~Engine() = default;
 
-absl::StatusOr<std::shared_ptr<RequestStream>> Engine::Submit(GenerateRequest request) {
-  return impl_->Submit(std::move(request));
+absl::StatusOr<std::shared_ptr<RequestStream>> Engine::Submit(const GenerateRequest& request) {
+  absl::StatusOr<Streams> streams = impl_->Submit(request, 1);
+  if (!streams.ok()) return streams.status();
+  return std::move(streams->front());
+}
+absl::StatusOr<Engine::Streams> Engine::SubmitChoices(const GenerateRequest& request,
+                                                      int32_t num_choices) {
+  return impl_->Submit(request, num_choices);
 }
 void Engine::Run() { impl_->Run(); }
 void Engine::Shutdown() { impl_->Shutdown(); }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/engine/request.h"
@@ -44,11 +45,19 @@ class Engine {
   // Run has returned or was never called; streams that are still open end UNAVAILABLE.
   ~Engine();
 
+  static constexpr int32_t kMaxChoices = 32;
+
   // Queues the request; its tokens come through the stream. Failures that show only later end the
   // stream with their status: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (NaN logits).
   //   INVALID_ARGUMENT: a bad field, a token id outside the vocabulary, a prompt that can never
   //   fit. RESOURCE_EXHAUSTED: the queue is full.  UNAVAILABLE: shutting down.
-  absl::StatusOr<std::shared_ptr<RequestStream>> Submit(GenerateRequest request);
+  absl::StatusOr<std::shared_ptr<RequestStream>> Submit(const GenerateRequest& request);
+
+  // Queues `num_choices` answers to one request, all or none; each has its own stream and its own
+  // random numbers. The first one is what Submit gives; it alone tells prompt logprobs.
+  //   As Submit; INVALID_ARGUMENT also for less than 1, or more than kMaxChoices or max_queue.
+  using Streams = std::vector<std::shared_ptr<RequestStream>>;
+  absl::StatusOr<Streams> SubmitChoices(const GenerateRequest& request, int32_t num_choices);
 
   // Steps until Shutdown, then ends every open stream UNAVAILABLE and tells the other ranks to
   // stop. Called once.

@@ -1,49 +1,29 @@
 #include "runtime/engine/request.h"
 
-#include <cmath>
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 
 namespace intermix {
 
-absl::Status SamplingParams::Validate(int32_t vocab_size) const {
-  if (!(temperature >= 0.0f) || std::isinf(temperature)) {
-    return absl::InvalidArgumentError(absl::StrCat("temperature is ", temperature,
-                                                   "; it must be 0 (greedy) or a positive number"));
-  }
-  if (top_k < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("top_k is ", top_k, "; it must be 0 (all tokens) or positive"));
-  }
-  if (!(top_p > 0.0f && top_p <= 1.0f)) {
-    return absl::InvalidArgumentError(absl::StrCat("top_p is ", top_p, "; it must be in (0, 1]"));
-  }
-  if (max_tokens < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_tokens is ", max_tokens, "; it must be at least 1"));
-  }
-  for (int32_t id : stop_token_ids) {
-    if (id < 0 || id >= vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "stop_token_ids holds ", id, "; the vocabulary has ids 0 to ", vocab_size - 1));
-    }
-  }
-  return absl::OkStatus();
-}
-
 TokenDelta RequestStream::Next(absl::Time deadline) {
   std::unique_lock lock(mutex_);
-  const auto ready = [this] { return !pending_.tokens.empty() || pending_.finished; };
+  const auto ready = [this] { return !pending_.empty(); };
   if (deadline == absl::InfiniteFuture()) {
     ready_.wait(lock, ready);
   } else {
     ready_.wait_until(lock, absl::ToChronoTime(deadline), ready);
   }
-  std::vector<int32_t> tokens = std::exchange(pending_.tokens, {});
-  TokenDelta delta = pending_;  // where finished, the end stays and is returned again
-  delta.tokens = std::move(tokens);
+  TokenDelta delta = std::exchange(pending_, {});
+  if (delta.finished) {  // the end stays and is returned again
+    pending_ = {.finished = true,
+                .status = delta.status,
+                .reason = delta.reason,
+                .stop_token_id = delta.stop_token_id,
+                .usage = delta.usage};
+  }
   return delta;
 }
 
@@ -53,31 +33,41 @@ void RequestStream::OnReady(std::function<void()> ready) {
   {
     const std::lock_guard lock(mutex_);
     on_ready_ = on_ready;
-    already = !pending_.tokens.empty() || pending_.finished;
+    already = !pending_.empty();
   }
   if (already) (*on_ready)();
 }
 
-void RequestStream::Push(int32_t token) {
-  std::shared_ptr<const std::function<void()>> on_ready;
-  {
-    const std::lock_guard lock(mutex_);
-    CHECK(!pending_.finished) << "token " << token << " after the end of a stream";
-    pending_.tokens.push_back(token);
-    on_ready = on_ready_;
-  }
-  ready_.notify_one();
-  if (on_ready) (*on_ready)();
+void RequestStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
+  Change([&](TokenDelta& pending) {
+    pending.tokens.push_back(token);
+    if (logprobs.has_value()) pending.logprobs.push_back(*std::move(logprobs));
+  });
+}
+
+void RequestStream::PushPrompt(std::vector<TokenLogprobs> logprobs) {
+  Change([&](TokenDelta& pending) {
+    std::move(logprobs.begin(), logprobs.end(), std::back_inserter(pending.prompt_logprobs));
+  });
 }
 
 void RequestStream::Finish(TokenDelta last) {
-  last.finished = true;
+  Change([&](TokenDelta& pending) {
+    last.finished = true;
+    last.tokens.insert(last.tokens.begin(), pending.tokens.begin(), pending.tokens.end());
+    last.logprobs = std::move(pending.logprobs);
+    last.prompt_logprobs = std::move(pending.prompt_logprobs);
+    pending = std::move(last);
+  });
+}
+
+// Changes what waits for the reader and tells it.
+void RequestStream::Change(const std::function<void(TokenDelta&)>& change) {
   std::shared_ptr<const std::function<void()>> on_ready;
   {
     const std::lock_guard lock(mutex_);
-    CHECK(!pending_.finished) << "a stream ended twice";
-    last.tokens.insert(last.tokens.begin(), pending_.tokens.begin(), pending_.tokens.end());
-    pending_ = std::move(last);
+    CHECK(!pending_.finished) << "something follows the end of a stream";
+    change(pending_);
     on_ready = on_ready_;
   }
   ready_.notify_one();

@@ -14,23 +14,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "runtime/engine/logprobs.h"
+#include "runtime/engine/sampling_params.h"
 
 namespace intermix {
-
-struct SamplingParams {
-  float temperature = 0.0f;  // 0: greedy
-  int32_t top_k = 0;         // 0: all
-  float top_p = 1.0f;        // (0, 1]
-  uint64_t seed = 0;
-  int32_t max_tokens = 128;  // of output; a sequence also ends where the model's context does
-  // For the front, which knows the model's EOS ids: it adds them to stop_token_ids unless this is
-  // set. The engine looks at stop_token_ids alone.
-  bool ignore_eos = false;
-  std::vector<int32_t> stop_token_ids;
-
-  // INVALID_ARGUMENT naming the field and the legal range (NaN is never legal).
-  absl::Status Validate(int32_t vocab_size) const;
-};
 
 struct GenerateRequest {
   std::string id;               // unique among live requests; for logs and abort
@@ -48,12 +35,19 @@ struct Usage {
 
 // One delivery to a client: new tokens, and on the last one how it ended.
 struct TokenDelta {
-  std::vector<int32_t> tokens;  // may be empty on the last delta
+  std::vector<int32_t> tokens;          // may be empty on the last delta
+  std::vector<TokenLogprobs> logprobs;  // of each of the tokens, where they were asked for
+  // Of prompt tokens, in order from the second one on, where asked for; before any token.
+  std::vector<TokenLogprobs> prompt_logprobs;
   bool finished = false;
   absl::Status status;                   // not OK: the request failed; finished is set
   std::optional<FinishReason> reason;    // set when finished with an OK status
   std::optional<int32_t> stop_token_id;  // the token that stopped it; not among the tokens
+  std::optional<std::string> stop;       // the stop string that stopped it; the front sets it
   Usage usage;                           // set when finished
+
+  // Nothing to deliver.
+  bool empty() const { return tokens.empty() && prompt_logprobs.empty() && !finished; }
 };
 
 // One request's way back. The engine pushes and never waits; one reader takes.
@@ -75,12 +69,15 @@ class RequestStream {
   // Any thread: the engine drops the request within one step and ends the stream CANCELLED.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
-  // Engine. Nothing follows Finish.
-  void Push(int32_t token);
+  // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none.
+  void Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
+  void PushPrompt(std::vector<TokenLogprobs> logprobs);  // of the next prompt tokens
   void Finish(TokenDelta last);  // its tokens are appended to what was pushed
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
+  void Change(const std::function<void(TokenDelta&)>& change);
+
   std::mutex mutex_;  // held for a few instructions only: the engine never waits for a reader
   std::condition_variable ready_;
   TokenDelta pending_;                                     // guarded by mutex_

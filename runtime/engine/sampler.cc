@@ -1,13 +1,11 @@
 #include "runtime/engine/sampler.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 #include "kernels/core/lane_math.h"
+#include "runtime/engine/logprobs.h"
 #include "runtime/engine/philox.h"
 
 namespace intermix {
@@ -17,9 +15,10 @@ namespace {
 enum class Purpose : uint32_t { kSampleToken = 0 };
 
 // Uniform in [0, 1), a multiple of 2^-52; so draw * x < x for every positive normal x.
-double Uniform(uint64_t seed, int32_t output_index, Purpose purpose) {
+double Uniform(uint64_t seed, const AnswerState& state, Purpose purpose) {
   const PhiloxCounter words =
-      Philox4x32({static_cast<uint32_t>(output_index), static_cast<uint32_t>(purpose), 0, 0},
+      Philox4x32({static_cast<uint32_t>(state.output.size()), static_cast<uint32_t>(purpose),
+                  static_cast<uint32_t>(state.choice), 0},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t bits = (static_cast<uint64_t>(words[0]) << 20) | (words[1] >> 12);
   return static_cast<double>(bits) * 0x1p-52;
@@ -30,36 +29,20 @@ double Weight(float logit, float max, float temperature) {
   return static_cast<double>(LaneExp((logit - max) / temperature));
 }
 
-// The index of the largest logit, the lowest of equal ones.
-absl::StatusOr<int32_t> ArgMax(std::span<const float> logits) {
-  int32_t best = 0;
-  for (int32_t id = 0; id < static_cast<int32_t>(logits.size()); ++id) {
-    if (std::isnan(logits[id])) {
-      return absl::InternalError(absl::StrCat("the model produced NaN logits (first at token id ",
-                                              id, "); only this request is affected"));
-    }
-    if (logits[id] > logits[best]) best = id;
-  }
-  if (std::isinf(logits[best])) {
-    return absl::InternalError(absl::StrCat("the model produced infinite logits (", logits[best],
-                                            " at token id ", best,
-                                            "); only this request is affected"));
-  }
-  return best;
-}
-
 }  // namespace
 
-absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const SamplingParams& params,
-                                        int32_t output_index) {
-  CHECK(!logits.empty());
-  const absl::StatusOr<int32_t> best = ArgMax(logits);
+absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> row, const SamplingParams& params,
+                                        const AnswerState& state) {
+  absl::StatusOr<int32_t> best = LikeliestToken(row);
+  if (!best.ok()) return best;
+  const std::span<const float> logits = adjuster_.Adjust(row, params, state);
+  if (logits.data() != row.data()) best = LikeliestToken(logits);
   if (!best.ok() || params.temperature == 0.0f || params.top_k == 1) return best;
   const float max = logits[*best];
-  const double draw = Uniform(params.seed, output_index, Purpose::kSampleToken);
+  const double draw = Uniform(params.seed, state, Purpose::kSampleToken);
   const bool keeps_all =
       (params.top_k == 0 || params.top_k >= static_cast<int64_t>(logits.size())) &&
-      params.top_p >= 1.0f;
+      params.top_p >= 1.0f && params.min_p <= 0.0f;
   if (keeps_all) return SampleAll(logits, max, params.temperature, draw);
   return SampleFiltered(logits, max, params, draw);
 }
@@ -82,7 +65,8 @@ int32_t Sampler::SampleAll(std::span<const float> logits, float max, float tempe
 }
 
 // Walks candidates from the most likely one down. Keeps the top_k first, then of those the fewest
-// whose share of the top_k's weight reaches top_p, then draws among the kept ones.
+// whose share of the top_k's weight reaches top_p, then those of them with at least min_p of the
+// likeliest one's weight, which is 1; then draws among the kept ones.
 int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
                                 const SamplingParams& params, double draw) {
   candidates_.clear();
@@ -110,6 +94,10 @@ int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
   double mass = 0.0;
   for (size_t i = 0; i < kept; ++i) {
     const double w = weight(i);
+    if (w < static_cast<double>(params.min_p)) {
+      kept = i;
+      break;
+    }
     mass += w;
     // A zero weight ends it too: what follows can not be drawn.
     if (mass >= wanted || w == 0.0) kept = i + 1;

@@ -1,5 +1,5 @@
 // Sampler: one row of logits to one token id. The choice is a pure function of the row, the
-// parameters and the output index (numerics.md, "Invariance", rule 6): no state, every sum in a
+// parameters and the tokens so far (numerics.md, "Invariance", rule 6): no state, every sum in a
 // fixed order, ties to the lowest id, so that neither batch nor preemption nor restart changes a
 // token.
 //
@@ -11,19 +11,21 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "runtime/engine/request.h"
+#include "runtime/engine/logit_adjuster.h"
+#include "runtime/engine/sampling_params.h"
 
 namespace intermix {
 
 class Sampler {
  public:
-  // The next token of a request that has `output_index` output tokens so far.
+  // The next token of an answer.
   //   logits  [vocab_size] float32; -infinity is a token that can not be chosen
-  // Order of the filters: temperature, then top_k, then top_p of what top_k left, as in Hugging
-  // Face transformers and vLLM.
-  //   INTERNAL: the row holds a NaN, a +infinity, or nothing finite.
+  // Order: what LogitAdjuster changes, then temperature, then top_k, then top_p of what top_k left,
+  // then min_p, as in Hugging Face transformers. Random numbers depend on the seed, the index in
+  // the output and the choice.
+  //   INTERNAL: the row holds a NaN, a +infinity, or nothing finite that may be chosen.
   absl::StatusOr<int32_t> Sample(std::span<const float> logits, const SamplingParams& params,
-                                 int32_t output_index);
+                                 const AnswerState& state);
 
  private:
   struct Candidate {
@@ -36,6 +38,7 @@ class Sampler {
   int32_t SampleFiltered(std::span<const float> logits, float max, const SamplingParams& params,
                          double draw);
 
+  LogitAdjuster adjuster_;
   std::vector<double> weights_;        // [vocab_size] by id
   std::vector<Candidate> candidates_;  // the first num_sorted_ are sorted: logit descending, id
   size_t num_sorted_ = 0;              // ascending; none of the others comes before them

@@ -121,12 +121,14 @@ void Scheduler::AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence) {
   const auto first = sequence.tokens.begin() + start;
   const auto blocks = sequence.kv.blocks.begin();
   const int32_t num_blocks = groups_[sequence.dp_rank].BlocksFor(start + count);
-  plan.batch.chunks.push_back(
-      {.dp_rank = sequence.dp_rank,
-       .start = start,
-       .logits = start + count == sequence.length() ? LogitsWanted::kLast : LogitsWanted::kNone,
-       .tokens = {first, first + count},
-       .blocks = {blocks, blocks + num_blocks}});
+  LogitsWanted logits =
+      start + count == sequence.length() ? LogitsWanted::kLast : LogitsWanted::kNone;
+  if (sequence.wants_prompt_logprobs()) logits = LogitsWanted::kAll;
+  plan.batch.chunks.push_back({.dp_rank = sequence.dp_rank,
+                               .start = start,
+                               .logits = logits,
+                               .tokens = {first, first + count},
+                               .blocks = {blocks, blocks + num_blocks}});
   plan.sequences.push_back(&sequence);
   budget -= count;
 }

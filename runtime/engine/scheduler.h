@@ -34,7 +34,8 @@ struct SchedulerOptions {
 };
 
 // What one step runs: sequences[i] owns batch.chunks[i]. A chunk that reaches its sequence's last
-// token asks for logits: the next token is to be sampled.
+// token asks for logits: the next token is to be sampled. One whose sequence wants prompt logprobs
+// asks for all of its logits.
 struct StepPlan {
   Batch batch;
   std::vector<Sequence*> sequences;

@@ -7,9 +7,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "runtime/engine/logit_adjuster.h"
 #include "runtime/engine/request.h"
 #include "runtime/kv/block_manager.h"
 
@@ -20,16 +22,27 @@ struct Sequence {
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<RequestStream> stream;
+  int32_t choice = 0;  // which of its request's answers
 
   std::vector<int32_t> tokens;  // prompt, then output
   int32_t num_prompt_tokens = 0;
-  int32_t max_length = 0;  // prompt + output at which it ends with kLength
+  int32_t max_length = 0;           // prompt + output at which it ends with kLength
+  int32_t num_prompt_logprobs = 0;  // delivered; of the tokens from the second one on
 
   int32_t dp_rank = 0;  // the group that holds its blocks; means nothing while it waits
   BlockTable kv;
 
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_output_tokens() const { return length() - num_prompt_tokens; }
+  // Logits of prompt positions are still to be turned into logprobs: all of a chunk are wanted.
+  bool wants_prompt_logprobs() const {
+    return sampling.prompt_logprobs.has_value() && num_prompt_logprobs + 1 < num_prompt_tokens;
+  }
+  AnswerState state() const {
+    const std::span<const int32_t> all(tokens);
+    const size_t prompt = static_cast<size_t>(num_prompt_tokens);
+    return {.prompt = all.first(prompt), .output = all.subspan(prompt), .choice = choice};
+  }
   // Tokens that the model has not seen. 1: the next step decodes; more: it prefills.
   int32_t num_pending() const { return length() - kv.num_cached; }
 };

@@ -1,5 +1,6 @@
 #include "runtime/rpc/generate_call.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/rpc/proto_convert.h"
@@ -14,23 +15,24 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 
 }  // namespace
 
-GenerateCall::GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
+GenerateCall::GenerateCall(const Engine::Streams& streams, const AnswerBuilder& answer,
                            uint64_t seed, std::atomic<int>& num_open)
-    : stream_(std::move(stream)),
-      seed_(seed),
-      num_open_(num_open),
-      detokenizer_(std::move(detokenizer)) {
+    : seed_(seed), num_open_(num_open) {
+  for (const std::shared_ptr<RequestStream>& stream : streams) {
+    choices_.push_back({stream, answer, static_cast<uint32_t>(choices_.size())});
+  }
   ++num_open_;
 }
 
-GenerateCall* GenerateCall::Start(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
+GenerateCall* GenerateCall::Start(const Engine::Streams& streams, const AnswerBuilder& answer,
                                   uint64_t seed, DeliveryThread& delivery,
                                   std::atomic<int>& num_open) {
-  const std::shared_ptr<GenerateCall> call(
-      new GenerateCall(std::move(stream), std::move(detokenizer), seed, num_open));
+  const std::shared_ptr<GenerateCall> call(new GenerateCall(streams, answer, seed, num_open));
   call->self_ = call;
   const std::weak_ptr<Deliverable> weak = call;
-  call->stream_->OnReady([weak, &delivery] { delivery.Post(weak); });
+  for (const std::shared_ptr<RequestStream>& stream : streams) {
+    stream->OnReady([weak, &delivery] { delivery.Post(weak); });
+  }
   return call.get();
 }
 
@@ -61,25 +63,48 @@ GenerateCall::Action GenerateCall::NextAction() {
     finishing_ = true;
     return {Action::Kind::kFinish, grpc::Status::CANCELLED};
   }
-  if (!end_.has_value()) {
-    TokenDelta delta = stream_->Next(absl::InfinitePast());
-    if (!delta.finished && delta.tokens.empty()) return {};
-    std::string text;
-    for (int32_t token : delta.tokens) text += detokenizer_.Add(token);
-    if (delta.finished) {
-      text += detokenizer_.Flush();
-      end_ = delta;
-    }
-    if (!delta.tokens.empty() || !text.empty()) {
-      message_ = ToByteBuffer(DeltaToProto(delta.tokens, std::move(text)));
-      writing_ = true;
-      return {Action::Kind::kWrite, grpc::Status::OK};
-    }
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[next_choice_];
+    next_choice_ = (next_choice_ + 1) % choices_.size();
+    Action action = ActionFor(choice);
+    if (action.kind != Action::Kind::kNothing) return action;
   }
-  finishing_ = true;
-  if (!end_->status.ok()) return {Action::Kind::kFinish, ToGrpc(end_->status)};
-  message_ = ToByteBuffer(CompletionToProto(*end_, seed_));
-  return {Action::Kind::kWriteAndFinish, grpc::Status::OK};
+  return {};
+}
+
+GenerateCall::Action GenerateCall::ActionFor(Choice& choice) {
+  if (choice.done) return {};
+  if (choice.end.has_value()) return EndOf(choice);
+  TokenDelta delta = choice.stream->Next(absl::InfinitePast());
+  if (delta.empty()) return {};
+  const AnswerPart part = choice.answer.Take(std::move(delta));
+  if (part.delta.finished) {
+    choice.end = part.delta;
+    choice.stream->Cancel();  // a stop string ends it before the engine does
+  }
+  if (!part.has_content()) return EndOf(choice);
+  message_ = ToByteBuffer(DeltaToProto(part, choice.index));
+  writing_ = true;
+  return {Action::Kind::kWrite, grpc::Status::OK};
+}
+
+// One answer that fails ends them all.
+GenerateCall::Action GenerateCall::EndOf(Choice& choice) {
+  if (!choice.end->status.ok()) {
+    finishing_ = true;
+    CancelStreams();
+    return {Action::Kind::kFinish, ToGrpc(choice.end->status)};
+  }
+  choice.done = true;
+  message_ = ToByteBuffer(CompletionToProto(*choice.end, seed_, choice.index));
+  finishing_ =
+      std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.done; });
+  writing_ = !finishing_;
+  return {finishing_ ? Action::Kind::kWriteAndFinish : Action::Kind::kWrite, grpc::Status::OK};
+}
+
+void GenerateCall::CancelStreams() {
+  for (const Choice& choice : choices_) choice.stream->Cancel();
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
@@ -88,12 +113,12 @@ void GenerateCall::OnWriteDone(bool ok) {
     writing_ = false;
     if (!ok) cancelled_ = true;
   }
-  if (!ok) stream_->Cancel();
+  if (!ok) CancelStreams();
   Deliver();
 }
 
 void GenerateCall::OnCancel() {
-  stream_->Cancel();
+  CancelStreams();
   {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;

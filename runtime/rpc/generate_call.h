@@ -1,8 +1,8 @@
-// GenerateCall: one running Generate RPC, between its RequestStream and its gRPC stream.
+// GenerateCall: one running Generate RPC, between its answers' RequestStreams and its gRPC stream.
 //
 // Holds no thread: it moves when the engine has something (on the delivery thread), when a write is
 // through, or when the client is gone (on gRPC's threads). At most one write is in flight; what
-// comes meanwhile waits merged in the RequestStream, so a slow reader costs memory for its own
+// comes meanwhile waits merged in the RequestStreams, so a slow reader costs memory for its own
 // tokens only.
 #pragma once
 
@@ -10,19 +10,22 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "grpcpp/grpcpp.h"
+#include "runtime/engine/engine.h"
 #include "runtime/engine/request.h"
+#include "runtime/rpc/answer_builder.h"
 #include "runtime/rpc/delivery_thread.h"
-#include "runtime/tokenizer/detokenizer.h"
 
 namespace intermix {
 
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public Deliverable {
  public:
-  // The reactor for gRPC, which owns itself until OnDone. `delivery` and `num_open`, which
-  // counts the calls between Start and OnDone, outlive it.
-  static GenerateCall* Start(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer,
+  // The reactor for gRPC, which owns itself until OnDone. `answer` is a builder that has taken
+  // nothing yet, for each of `streams`. `delivery` and `num_open`, which counts the calls between
+  // Start and OnDone, outlive it.
+  static GenerateCall* Start(const Engine::Streams& streams, const AnswerBuilder& answer,
                              uint64_t seed, DeliveryThread& delivery, std::atomic<int>& num_open);
 
   void Deliver() override;  // delivery thread
@@ -38,20 +41,31 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pu
     grpc::Status status;
   };
 
-  GenerateCall(std::shared_ptr<RequestStream> stream, Detokenizer detokenizer, uint64_t seed,
-               std::atomic<int>& num_open);
-  Action NextAction();  // mutex_ held
+  // One answer.
+  struct Choice {
+    std::shared_ptr<RequestStream> stream;
+    AnswerBuilder answer;
+    uint32_t index = 0;
+    std::optional<TokenDelta> end = {};  // how it ended, once known
+    bool done = false;                   // and said
+  };
 
-  const std::shared_ptr<RequestStream> stream_;
+  GenerateCall(const Engine::Streams& streams, const AnswerBuilder& answer, uint64_t seed,
+               std::atomic<int>& num_open);
+  void CancelStreams();
+  Action NextAction();  // mutex_ held, as for what follows
+  Action ActionFor(Choice& choice);
+  Action EndOf(Choice& choice);
+
   const uint64_t seed_;
   std::atomic<int>& num_open_;
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
-  std::mutex mutex_;  // guards what follows; the engine thread never takes it
-  Detokenizer detokenizer_;
-  std::optional<TokenDelta> end_;  // the finished delta, once taken from the stream
-  bool writing_ = false;           // a write is in flight
-  bool finishing_ = false;         // Finish was called: nothing more may be
+  std::mutex mutex_;             // guards what follows; the engine thread never takes it
+  std::vector<Choice> choices_;  // streams and indices are constant
+  size_t next_choice_ = 0;       // they take turns
+  bool writing_ = false;         // a write is in flight
+  bool finishing_ = false;       // Finish was called: nothing more may be
   bool cancelled_ = false;
   grpc::ByteBuffer message_;  // lives while writing_
 };

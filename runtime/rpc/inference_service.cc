@@ -48,13 +48,13 @@ absl::StatusOr<GenerateCall*> InferenceService::Submit(const grpc::CallbackServe
   if (!request.ok()) return request.status();
   request->id = absl::StrCat(proto->request_id(), "#", ++num_requests_);
   request->deadline = absl::FromChrono(context.deadline());
-  const uint64_t seed = request->sampling.seed;
-  Detokenizer detokenizer(*backing->model.tokenizer, request->prompt);
-  absl::StatusOr<std::shared_ptr<RequestStream>> stream =
-      backing->engine->Submit(*std::move(request));
-  if (!stream.ok()) return stream.status();
-  return GenerateCall::Start(*std::move(stream), std::move(detokenizer), seed, delivery_,
-                             num_open_streams_);
+  const absl::StatusOr<int32_t> num_choices = NumChoices(*proto);
+  if (!num_choices.ok()) return num_choices.status();
+  const absl::StatusOr<Engine::Streams> streams =
+      backing->engine->SubmitChoices(*request, *num_choices);
+  if (!streams.ok()) return streams.status();
+  return GenerateCall::Start(*streams, AnswerBuilder(*backing->model.tokenizer, *request),
+                             request->sampling.seed, delivery_, num_open_streams_);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(

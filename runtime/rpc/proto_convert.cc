@@ -1,6 +1,7 @@
 #include "runtime/rpc/proto_convert.h"
 
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,24 +46,73 @@ absl::StatusOr<std::vector<int32_t>> Prompt(const v1::GenerateRequest& proto,
   return absl::InvalidArgumentError("prompt is missing; set text or token_ids");
 }
 
+// Where `set`: `value` as an int32_t.
+absl::Status SetInt(const char* field, bool set, uint32_t value, int32_t* out) {
+  if (!set) return absl::OkStatus();
+  *out = static_cast<int32_t>(value);
+  return CheckFits(field, value);
+}
+
+absl::Status SetInt(const char* field, bool set, uint32_t value, std::optional<int32_t>* out) {
+  return set ? SetInt(field, true, value, &out->emplace()) : absl::OkStatus();
+}
+
+absl::Status SetIds(const char* field, const google::protobuf::RepeatedField<uint32_t>& ids,
+                    std::vector<int32_t>* out) {
+  absl::StatusOr<std::vector<int32_t>> all = Ids(field, ids);
+  if (all.ok()) *out = *std::move(all);
+  return all.status();
+}
+
+// What changes the distribution.
+absl::Status SetChoosing(const v1::SamplingParams& proto, SamplingParams* sampling) {
+  if (proto.has_temperature()) sampling->temperature = proto.temperature();
+  if (proto.has_top_p()) sampling->top_p = proto.top_p();
+  if (proto.has_min_p()) sampling->min_p = proto.min_p();
+  if (proto.has_repetition_penalty()) sampling->repetition_penalty = proto.repetition_penalty();
+  if (proto.has_presence_penalty()) sampling->presence_penalty = proto.presence_penalty();
+  if (proto.has_frequency_penalty()) sampling->frequency_penalty = proto.frequency_penalty();
+  absl::Status status = SetInt("top_k", proto.has_top_k(), proto.top_k(), &sampling->top_k);
+  status.Update(
+      SetIds("allowed_token_ids", proto.allowed_token_ids(), &sampling->allowed_token_ids));
+  status.Update(SetIds("bad_token_ids", proto.bad_token_ids(), &sampling->bad_token_ids));
+  for (const auto& [id, bias] : proto.logit_bias()) {
+    status.Update(CheckFits("logit_bias", id));
+    sampling->logit_bias.emplace_back(static_cast<int32_t>(id), bias);
+  }
+  return status;
+}
+
 absl::StatusOr<SamplingParams> Sampling(const v1::SamplingParams& proto) {
   SamplingParams sampling;
-  if (proto.has_temperature()) sampling.temperature = proto.temperature();
-  if (proto.has_top_k()) {
-    if (absl::Status s = CheckFits("top_k", proto.top_k()); !s.ok()) return s;
-    sampling.top_k = static_cast<int32_t>(proto.top_k());
-  }
-  if (proto.has_top_p()) sampling.top_p = proto.top_p();
+  absl::Status status = SetChoosing(proto, &sampling);
   sampling.seed = proto.has_seed() ? proto.seed() : DrawSeed();
-  if (proto.has_max_tokens()) {
-    if (absl::Status s = CheckFits("max_tokens", proto.max_tokens()); !s.ok()) return s;
-    sampling.max_tokens = static_cast<int32_t>(proto.max_tokens());
-  }
   sampling.ignore_eos = proto.ignore_eos();
-  absl::StatusOr<std::vector<int32_t>> stops = Ids("stop_token_ids", proto.stop_token_ids());
-  if (!stops.ok()) return stops.status();
-  sampling.stop_token_ids = *std::move(stops);
+  sampling.stop = {proto.stop().begin(), proto.stop().end()};
+  const auto set_int = [&](const char* field, bool set, uint32_t value, auto* out) {
+    status.Update(SetInt(field, set, value, out));
+  };
+  set_int("max_tokens", proto.has_max_tokens(), proto.max_tokens(), &sampling.max_tokens);
+  set_int("min_tokens", proto.has_min_tokens(), proto.min_tokens(), &sampling.min_tokens);
+  set_int("logprobs", proto.has_logprobs(), proto.logprobs(), &sampling.logprobs);
+  set_int("prompt_logprobs", proto.has_prompt_logprobs(), proto.prompt_logprobs(),
+          &sampling.prompt_logprobs);
+  status.Update(SetIds("stop_token_ids", proto.stop_token_ids(), &sampling.stop_token_ids));
+  if (!status.ok()) return status;
   return sampling;
+}
+
+void AddLogprobs(const std::vector<TokenLogprobs>& from,
+                 google::protobuf::RepeatedPtrField<v1::TokenLogprobs>* to) {
+  for (const TokenLogprobs& logprobs : from) {
+    v1::TokenLogprobs* out = to->Add();
+    out->set_logprob(logprobs.logprob);
+    for (const TokenLogprob& top : logprobs.top) {
+      v1::TokenLogprob* out_top = out->add_top();
+      out_top->set_token_id(top.token_id);
+      out_top->set_logprob(top.logprob);
+    }
+  }
 }
 
 }  // namespace
@@ -85,23 +135,36 @@ absl::StatusOr<GenerateRequest> FromProto(const v1::GenerateRequest& proto,
   return request;
 }
 
-v1::GenerateResponse DeltaToProto(const std::vector<int32_t>& tokens, std::string text) {
+absl::StatusOr<int32_t> NumChoices(const v1::GenerateRequest& proto) {
+  int32_t n = 1;
+  if (absl::Status s = SetInt("n", proto.sampling().has_n(), proto.sampling().n(), &n); !s.ok()) {
+    return s;
+  }
+  return n;
+}
+
+v1::GenerateResponse DeltaToProto(const AnswerPart& part, uint32_t index) {
   v1::GenerateResponse response;
   v1::Delta* delta = response.mutable_delta();
-  delta->mutable_token_ids()->Add(tokens.begin(), tokens.end());
-  delta->set_text(std::move(text));
+  delta->mutable_token_ids()->Add(part.delta.tokens.begin(), part.delta.tokens.end());
+  delta->set_text(part.text);
+  delta->set_index(index);
+  AddLogprobs(part.delta.logprobs, delta->mutable_logprobs());
+  AddLogprobs(part.delta.prompt_logprobs, delta->mutable_prompt_logprobs());
   return response;
 }
 
-v1::GenerateResponse CompletionToProto(const TokenDelta& last, uint64_t seed) {
+v1::GenerateResponse CompletionToProto(const TokenDelta& last, uint64_t seed, uint32_t index) {
   v1::GenerateResponse response;
   v1::Completion* completion = response.mutable_completion();
   completion->set_finish_reason(last.reason == FinishReason::kStop ? v1::FINISH_REASON_STOP
                                                                    : v1::FINISH_REASON_LENGTH);
   if (last.stop_token_id.has_value()) completion->set_matched_stop_token_id(*last.stop_token_id);
+  if (last.stop.has_value()) completion->set_matched_stop_text(*last.stop);
   completion->mutable_usage()->set_prompt_tokens(last.usage.prompt_tokens);
   completion->mutable_usage()->set_completion_tokens(last.usage.completion_tokens);
   completion->set_seed(seed);
+  completion->set_index(index);
   return response;
 }
 

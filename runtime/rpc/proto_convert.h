@@ -14,6 +14,7 @@
 #include "intermix/v1/inference.pb.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/request.h"
+#include "runtime/rpc/answer_builder.h"
 #include "runtime/rpc/front.h"
 
 namespace intermix {
@@ -23,10 +24,14 @@ namespace intermix {
 absl::StatusOr<GenerateRequest> FromProto(const v1::GenerateRequest& proto,
                                           const FrontModel& model);
 
-v1::GenerateResponse DeltaToProto(const std::vector<int32_t>& tokens, std::string text);
+// How many answers are wanted.  INVALID_ARGUMENT where no int32_t can hold it.
+absl::StatusOr<int32_t> NumChoices(const v1::GenerateRequest& proto);
+
+// What `part` brings of answer `index`.
+v1::GenerateResponse DeltaToProto(const AnswerPart& part, uint32_t index);
 
 // `last` is finished with an OK status.
-v1::GenerateResponse CompletionToProto(const TokenDelta& last, uint64_t seed);
+v1::GenerateResponse CompletionToProto(const TokenDelta& last, uint64_t seed, uint32_t index);
 
 v1::Layout LayoutToProto(const ParallelLayout& layout);
 v1::EngineInfo EngineToProto(const EngineSnapshot& snapshot, const EngineOptions& options);

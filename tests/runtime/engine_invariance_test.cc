@@ -16,6 +16,7 @@ namespace {
 using ::intermix::testing::Collect;
 using ::intermix::testing::Collected;
 using ::intermix::testing::Expected;
+using ::intermix::testing::ExpectedPromptLogprobs;
 using ::intermix::testing::ExpectedTokens;
 using ::intermix::testing::FakeModelOptions;
 using ::intermix::testing::FakeModelRunner;
@@ -32,7 +33,19 @@ GenerateRequest RandomRequest(std::mt19937& random, int32_t vocab_size) {
   sampling.top_k = random() % 2 ? static_cast<int32_t>(random() % 30) : 0;
   sampling.top_p = random() % 2 ? 0.9f : 1.0f;
   sampling.seed = random();
-  if (random() % 2) sampling.stop_token_ids = {static_cast<int32_t>(random() % vocab_size)};
+  const auto token = [&] { return static_cast<int32_t>(random() % vocab_size); };
+  if (random() % 2) sampling.stop_token_ids = {token()};
+  if (random() % 4 == 0) sampling.min_p = 0.1f;
+  if (random() % 4 == 0) sampling.repetition_penalty = 1.5f;
+  if (random() % 4 == 0) sampling.presence_penalty = 1.0f;
+  if (random() % 4 == 0) sampling.frequency_penalty = 0.75f;
+  if (random() % 4 == 0) sampling.logit_bias = {{token(), 4.0f}, {token(), 4.0f}};
+  if (random() % 4 == 0) sampling.bad_token_ids = {token(), token()};
+  if (random() % 8 == 0) sampling.allowed_token_ids = {1, 2, 3, 5, 8, 13, 21, 34, 55, 89};
+  if (random() % 4 == 0) sampling.min_tokens = sampling.max_tokens / 2;
+  if (random() % 3 == 0) sampling.logprobs = random() % 5;
+  if (random() % 3 == 0) sampling.prompt_logprobs = random() % 5;
+  if (!sampling.Validate(vocab_size).ok()) sampling.allowed_token_ids.clear();
   return request;
 }
 
@@ -65,6 +78,12 @@ TEST_P(EngineInvarianceTest, EveryRequestGetsTheTokensItGetsAlone) {
     const Collected got = Collect(*streams[i]);
     const Expected expected = ExpectedTokens(requests[i].prompt, requests[i].sampling, model);
     EXPECT_EQ(got.tokens, expected.tokens) << "request " << i;
+    EXPECT_EQ(got.logprobs, expected.logprobs) << "request " << i;
+    if (const auto& top = requests[i].sampling.prompt_logprobs; top.has_value()) {
+      EXPECT_EQ(got.prompt_logprobs, ExpectedPromptLogprobs(requests[i].prompt, *top, model));
+    } else {
+      EXPECT_THAT(got.prompt_logprobs, IsEmpty());
+    }
     EXPECT_EQ(got.end.reason, expected.stopped ? FinishReason::kStop : FinishReason::kLength);
   }
   const EngineSnapshot snapshot = engine->Snapshot();

@@ -78,6 +78,34 @@ TEST(EngineTest, AStopTokenEndsTheRequestAndIsNotDelivered) {
   EXPECT_EQ(at_once.end.stop_token_id, full[0]);
 }
 
+TEST(EngineTest, AnswersOneRequestSeveralTimes) {
+  FakeModelRunner runner({});
+  RunningEngine engine({}, runner);
+  engine.Start();
+  const SamplingParams sampling = {.temperature = 1.0f, .seed = 3, .prompt_logprobs = 1};
+  const auto streams = engine->SubmitChoices({.prompt = kPrompt, .sampling = sampling}, 3);
+  ASSERT_EQ(streams->size(), 3);
+  for (int32_t choice = 0; choice < 3; ++choice) {
+    const Collected got = Collect(*(*streams)[choice]);
+    EXPECT_EQ(got.tokens, ExpectedTokens(kPrompt, sampling, {}, choice).tokens);
+    EXPECT_EQ(got.prompt_logprobs.size(), choice == 0 ? kPrompt.size() - 1 : 0);
+  }
+}
+
+TEST(EngineTest, QueuesAllAnswersOrNone) {
+  FakeModelRunner runner({});
+  RunningEngine engine({.max_queue = 4}, runner);
+  const auto code = [&](int32_t n) {
+    return engine->SubmitChoices({.prompt = kPrompt}, n).status().code();
+  };
+  EXPECT_EQ(code(0), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(5), absl::StatusCode::kInvalidArgument) << "it could never be queued";
+  EXPECT_EQ(code(3), absl::StatusCode::kOk);
+  EXPECT_EQ(code(2), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(engine->Snapshot().waiting, 3);
+  EXPECT_EQ(code(1), absl::StatusCode::kOk);
+}
+
 TEST(EngineTest, EndsWithLengthAtTheContextsEnd) {
   const FakeModelOptions model = {.max_context = 12};
   FakeModelRunner runner(model);

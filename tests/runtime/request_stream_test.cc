@@ -1,6 +1,4 @@
-// RequestStream and SamplingParams: what passes between the engine and one reader.
-#include <cmath>
-#include <limits>
+// RequestStream: what passes between the engine and one reader.
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -11,7 +9,6 @@ namespace intermix {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 TEST(RequestStreamTest, MergesWhatWasPushedSinceTheLastCall) {
@@ -28,6 +25,23 @@ TEST(RequestStreamTest, MergesWhatWasPushedSinceTheLastCall) {
   EXPECT_TRUE(delta.finished);
   EXPECT_EQ(delta.reason, FinishReason::kLength);
   EXPECT_EQ(delta.usage.completion_tokens, 5);
+}
+
+TEST(RequestStreamTest, KeepsLogprobsBesideTheirTokens) {
+  RequestStream stream;
+  stream.PushPrompt({{.logprob = -1.0f}, {.logprob = -2.0f}});
+  EXPECT_FALSE(stream.Next(absl::InfinitePast()).empty()) << "they wake the reader";
+  stream.PushPrompt({{.logprob = -3.0f}});
+  stream.Push(3, TokenLogprobs{.logprob = -0.5f});
+  stream.Push(4, TokenLogprobs{.logprob = -0.25f, .top = {{.token_id = 4, .logprob = -0.25f}}});
+  stream.Finish({.reason = FinishReason::kLength});
+  const TokenDelta delta = stream.Next();
+  EXPECT_THAT(delta.tokens, ElementsAre(3, 4));
+  ASSERT_EQ(delta.logprobs.size(), 2);
+  EXPECT_EQ(delta.logprobs[1].top[0].token_id, 4);
+  ASSERT_EQ(delta.prompt_logprobs.size(), 1);
+  EXPECT_EQ(delta.prompt_logprobs[0].logprob, -3.0f);
+  EXPECT_THAT(stream.Next().logprobs, IsEmpty());
 }
 
 TEST(RequestStreamTest, RepeatsTheEndWithoutTokens) {
@@ -88,35 +102,6 @@ TEST(RequestStreamTest, CancelIsSeenByTheEngine) {
   std::thread reader([&] { stream.Cancel(); });
   reader.join();
   EXPECT_TRUE(stream.cancelled());
-}
-
-TEST(SamplingParamsTest, NamesTheFieldThatIsOutOfRange) {
-  constexpr int32_t kVocab = 100;
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const float infinity = std::numeric_limits<float>::infinity();
-  EXPECT_TRUE(SamplingParams().Validate(kVocab).ok());
-  EXPECT_TRUE((SamplingParams{.temperature = 2.0f,
-                              .top_k = 1000,
-                              .top_p = 1e-9f,
-                              .max_tokens = 1,
-                              .stop_token_ids = {0, 99}})
-                  .Validate(kVocab)
-                  .ok());
-  const auto message = [](const SamplingParams& params) {
-    const absl::Status status = params.Validate(kVocab);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    return std::string(status.message());
-  };
-  for (float bad : {-0.5f, nan, infinity}) {
-    EXPECT_THAT(message({.temperature = bad}), HasSubstr("temperature"));
-  }
-  for (float bad : {0.0f, -1.0f, 1.001f, nan}) {
-    EXPECT_THAT(message({.top_p = bad}), HasSubstr("top_p"));
-  }
-  EXPECT_THAT(message({.top_k = -1}), HasSubstr("top_k is -1"));
-  EXPECT_THAT(message({.max_tokens = 0}), HasSubstr("max_tokens is 0"));
-  EXPECT_THAT(message({.stop_token_ids = {5, 100}}), HasSubstr("stop_token_ids holds 100"));
-  EXPECT_THAT(message({.stop_token_ids = {-1}}), HasSubstr("ids 0 to 99"));
 }
 
 }  // namespace

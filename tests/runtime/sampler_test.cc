@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -19,9 +20,16 @@ using ::testing::HasSubstr;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// As the next token after `index` tokens of output.
+absl::StatusOr<int32_t> SampleAt(Sampler& sampler, const std::vector<float>& logits,
+                                 const SamplingParams& params, size_t index) {
+  static const std::vector<int32_t> output(20000, 0);
+  return sampler.Sample(logits, params, {.output = std::span(output).first(index)});
+}
+
 int32_t MustSample(const std::vector<float>& logits, const SamplingParams& params, int32_t index) {
   Sampler sampler;
-  const absl::StatusOr<int32_t> token = sampler.Sample(logits, params, index);
+  const absl::StatusOr<int32_t> token = SampleAt(sampler, logits, params, index);
   EXPECT_TRUE(token.ok()) << token.status();
   return token.value_or(-1);
 }
@@ -33,7 +41,7 @@ std::vector<float> RandomLogits(std::mt19937& random, int vocab_size) {
   return logits;
 }
 
-// Probabilities of what top_k and top_p leave, by id, with libm's exp and a full sort.
+// Probabilities of what top_k, top_p and min_p leave, by id, with libm's exp and a full sort.
 std::vector<double> OracleProbabilities(const std::vector<float>& logits,
                                         const SamplingParams& params) {
   std::vector<int32_t> ids(logits.size());
@@ -49,6 +57,7 @@ std::vector<double> OracleProbabilities(const std::vector<float>& logits,
   std::vector<double> kept(logits.size(), 0.0);
   double mass = 0;
   for (int32_t id : ids) {
+    if (weight(id) < params.min_p) break;
     kept[id] = weight(id);
     mass += kept[id];
     if (params.top_p < 1.0f && mass >= params.top_p * total) break;
@@ -72,11 +81,11 @@ TEST(SamplerTest, ARowThatIsNotANumberIsAnInternalError) {
                                           {kNan, 1.0f},
                                           {kInfinity, 0.0f},
                                           {-kInfinity, -kInfinity}}) {
-      EXPECT_EQ(sampler.Sample(row, params, 0).status().code(), absl::StatusCode::kInternal);
+      EXPECT_EQ(SampleAt(sampler, row, params, 0).status().code(), absl::StatusCode::kInternal);
     }
-    EXPECT_THAT(sampler.Sample(std::vector<float>{1.0f, kNan}, params, 0).status().message(),
+    EXPECT_THAT(SampleAt(sampler, std::vector<float>{1.0f, kNan}, params, 0).status().message(),
                 HasSubstr("the model produced NaN logits (first at token id 1"));
-    EXPECT_TRUE(sampler.Sample(std::vector<float>{1.0f, -kInfinity}, params, 0).ok());
+    EXPECT_TRUE(SampleAt(sampler, std::vector<float>{1.0f, -kInfinity}, params, 0).ok());
   }
 }
 
@@ -86,15 +95,15 @@ TEST(SamplerTest, IsAPureFunctionOfRowParametersAndIndex) {
   const SamplingParams params = {.temperature = 1.5f, .top_k = 100, .top_p = 0.95f, .seed = 42};
   Sampler sampler;
   std::vector<int32_t> forward;
-  for (int i = 0; i < 50; ++i) forward.push_back(*sampler.Sample(logits, params, i));
+  for (int i = 0; i < 50; ++i) forward.push_back(*SampleAt(sampler, logits, params, i));
   for (int i = 49; i >= 0; --i) {
-    (void)sampler.Sample(RandomLogits(random, 300), {.temperature = 1.0f}, i);
-    EXPECT_EQ(*sampler.Sample(logits, params, i), forward[i]);
+    (void)SampleAt(sampler, RandomLogits(random, 300), {.temperature = 1.0f}, i);
+    EXPECT_EQ(*SampleAt(sampler, logits, params, i), forward[i]);
   }
   SamplingParams other = params;
   other.seed += uint64_t{1} << 32;
   int equal = 0;
-  for (int i = 0; i < 50; ++i) equal += *sampler.Sample(logits, other, i) == forward[i];
+  for (int i = 0; i < 50; ++i) equal += *SampleAt(sampler, logits, other, i) == forward[i];
   EXPECT_LT(equal, 25) << "the seed's upper half does nothing";
 }
 
@@ -114,6 +123,30 @@ TEST(SamplerTest, DrawsFromPhiloxWithTheSeedAsKeyAndTheIndexAsCounter) {
   EXPECT_LT(ones, 140);
 }
 
+TEST(SamplerTest, EachChoiceHasItsOwnDraws) {
+  const std::vector<float> flat(1000, 0.0f);
+  const SamplingParams params = {.temperature = 1.0f, .seed = 5};
+  Sampler sampler;
+  std::set<int32_t> tokens;
+  for (int32_t choice = 0; choice < 20; ++choice) {
+    tokens.insert(*sampler.Sample(flat, params, {.choice = choice}));
+  }
+  EXPECT_GT(tokens.size(), 15);
+  EXPECT_EQ(*sampler.Sample(flat, params, {.choice = 0}), MustSample(flat, params, 0));
+}
+
+TEST(SamplerTest, ChoosesFromWhatTheAdjusterLeaves) {
+  Sampler sampler;
+  const std::vector<float> row = {5.0f, 4.0f, 3.0f, 2.0f};
+  EXPECT_EQ(MustSample(row, {.allowed_token_ids = {2, 3}}, 0), 2);
+  EXPECT_EQ(MustSample(row, {.bad_token_ids = {0, 1, 2}}, 0), 3);
+  EXPECT_EQ(MustSample(row, {.temperature = 9.0f, .allowed_token_ids = {1}}, 0), 1);
+  const std::vector<float> broken = {kNan, 1.0f};
+  EXPECT_EQ(SampleAt(sampler, broken, {.bad_token_ids = {0}}, 0).status().code(),
+            absl::StatusCode::kInternal)
+      << "a NaN is one also where it may not be chosen";
+}
+
 TEST(SamplerTest, AgreesWithASortEverythingOracle) {
   std::mt19937 random(2);
   Sampler sampler;
@@ -123,12 +156,14 @@ TEST(SamplerTest, AgreesWithASortEverythingOracle) {
     SamplingParams params = {.temperature = 0.25f * (1 + random() % 8), .seed = random()};
     params.top_k = random() % 2 ? static_cast<int32_t>(random() % 200) : 0;
     params.top_p = random() % 2 ? 0.05f * (1 + random() % 19) : 1.0f;
+    params.min_p = random() % 2 ? 0.03f * (random() % 10) : 0.0f;
     const std::vector<double> probabilities = OracleProbabilities(logits, params);
 
     // The oracle walks the same way: by id where nothing is filtered, else by rank.
     std::vector<int32_t> order(logits.size());
     std::iota(order.begin(), order.end(), 0);
-    if ((params.top_k > 0 && params.top_k < vocab_size) || params.top_p < 1.0f) {
+    if ((params.top_k > 0 && params.top_k < vocab_size) || params.top_p < 1.0f ||
+        params.min_p > 0.0f) {
       std::stable_sort(order.begin(), order.end(),
                        [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
     }
@@ -142,7 +177,7 @@ TEST(SamplerTest, AgreesWithASortEverythingOracle) {
       sum += probabilities[id];
       if (expected < 0 && sum > draw) expected = id;
     }
-    ASSERT_EQ(*sampler.Sample(logits, params, index), expected)
+    ASSERT_EQ(*SampleAt(sampler, logits, params, index), expected)
         << "case " << i << ": vocab " << vocab_size << " top_k " << params.top_k << " top_p "
         << params.top_p;
   }
@@ -158,10 +193,11 @@ TEST(SamplerTest, FrequenciesFollowTheProbabilities) {
         SamplingParams{.temperature = 4.0f, .seed = 2},
         SamplingParams{.temperature = 2.0f, .top_k = 12, .seed = 3},
         SamplingParams{.temperature = 2.0f, .top_p = 0.8f, .seed = 4},
+        SamplingParams{.temperature = 3.0f, .min_p = 0.2f, .seed = 6},
         SamplingParams{.temperature = 3.0f, .top_k = 20, .top_p = 0.7f, .seed = 5}}) {
     const std::vector<double> expected = OracleProbabilities(logits, params);
     std::vector<int> counts(logits.size(), 0);
-    for (int i = 0; i < kDraws; ++i) ++counts[*sampler.Sample(logits, params, i)];
+    for (int i = 0; i < kDraws; ++i) ++counts[*SampleAt(sampler, logits, params, i)];
     for (size_t id = 0; id < logits.size(); ++id) {
       const double mean = expected[id] * kDraws;
       const double sigma = std::sqrt(mean * (1.0 - expected[id]));
@@ -188,7 +224,7 @@ TEST(SamplerTest, SurvivesALargeVocabularyThatIsFlat) {
   int32_t highest = 0;
   for (int i = 0; i < 20; ++i) {
     highest = std::max(
-        highest, *sampler.Sample(logits, {.temperature = 1.0f, .top_p = 0.999f, .seed = 7}, i));
+        highest, *SampleAt(sampler, logits, {.temperature = 1.0f, .top_p = 0.999f, .seed = 7}, i));
   }
   EXPECT_GT(highest, 30000);
   EXPECT_LE(highest, 49950);

@@ -37,19 +37,34 @@ std::vector<float> FakeLogits(std::span<const int32_t> history, const FakeModelO
 }
 
 Expected ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams& sampling,
-                        const FakeModelOptions& options) {
+                        const FakeModelOptions& options, int32_t choice) {
   Expected expected;
   Sampler sampler;
   std::vector<int32_t> history = prompt;
   for (int32_t i = 0; i < sampling.max_tokens; ++i) {
     if (static_cast<int32_t>(history.size()) >= options.max_context) break;
-    const absl::StatusOr<int32_t> token = sampler.Sample(FakeLogits(history, options), sampling, i);
+    const std::vector<float> logits = FakeLogits(history, options);
+    const absl::StatusOr<int32_t> token = sampler.Sample(
+        logits, sampling, {.prompt = prompt, .output = expected.tokens, .choice = choice});
     CHECK(token.ok()) << token.status().ToString();
     const std::vector<int32_t>& stop = sampling.stop_token_ids;
     expected.stopped = std::find(stop.begin(), stop.end(), *token) != stop.end();
     if (expected.stopped) break;
     history.push_back(*token);
     expected.tokens.push_back(*token);
+    if (sampling.logprobs.has_value()) {
+      expected.logprobs.push_back(*Logprobs(logits, *token, *sampling.logprobs));
+    }
+  }
+  return expected;
+}
+
+std::vector<TokenLogprobs> ExpectedPromptLogprobs(const std::vector<int32_t>& prompt, int32_t top,
+                                                  const FakeModelOptions& options) {
+  std::vector<TokenLogprobs> expected;
+  const std::span<const int32_t> all(prompt);
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    expected.push_back(*Logprobs(FakeLogits(all.first(i), options), prompt[i], top));
   }
   return expected;
 }

@@ -37,10 +37,13 @@ std::vector<float> FakeLogits(std::span<const int32_t> history, const FakeModelO
 // What a request should get, computed one token at a time with no engine.
 struct Expected {
   std::vector<int32_t> tokens;
-  bool stopped = false;  // by one of stop_token_ids
+  std::vector<TokenLogprobs> logprobs;  // where asked for
+  bool stopped = false;                 // by one of stop_token_ids
 };
 Expected ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams& sampling,
-                        const FakeModelOptions& options);
+                        const FakeModelOptions& options, int32_t choice = 0);
+std::vector<TokenLogprobs> ExpectedPromptLogprobs(const std::vector<int32_t>& prompt, int32_t top,
+                                                  const FakeModelOptions& options);
 
 class FakeModelRunner final : public ModelRunner {
  public:

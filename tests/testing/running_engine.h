@@ -35,7 +35,9 @@ class RunningEngine {
 
 struct Collected {
   std::vector<int32_t> tokens;
-  TokenDelta end;  // the finished delta; its tokens are among `tokens`
+  std::vector<TokenLogprobs> logprobs;
+  std::vector<TokenLogprobs> prompt_logprobs;
+  TokenDelta end;  // the finished delta; what it brings is among the above
 };
 
 // All of a stream. A test failure where it does not end within a minute of silence.
@@ -43,12 +45,16 @@ inline Collected Collect(RequestStream& stream) {
   Collected collected;
   do {
     collected.end = stream.Next(absl::Now() + absl::Minutes(1));
-    const std::vector<int32_t>& tokens = collected.end.tokens;
-    if (!collected.end.finished && tokens.empty()) {
+    if (collected.end.empty()) {
       ADD_FAILURE() << "the stream is silent";
       return collected;
     }
-    collected.tokens.insert(collected.tokens.end(), tokens.begin(), tokens.end());
+    const auto append = [](const auto& from, auto& to) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    append(collected.end.tokens, collected.tokens);
+    append(collected.end.logprobs, collected.logprobs);
+    append(collected.end.prompt_logprobs, collected.prompt_logprobs);
   } while (!collected.end.finished);
   return collected;
 }

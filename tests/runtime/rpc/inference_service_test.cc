@@ -1,5 +1,6 @@
 // Inference.Generate over loopback: what comes back for good and for bad requests.
 #include <algorithm>
+#include <map>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -70,6 +71,112 @@ TEST(InferenceServiceTest, NamesTheTokenThatStoppedIt) {
   EXPECT_EQ(answer.completions[0].matched_stop_token_id(), full[4]);
 }
 
+TEST(InferenceServiceTest, AStopStringEndsTheAnswerAndIsNotInIt) {
+  ServedFake served;
+  const std::string whole = Ask(*served.Inference(), TokenRequest(kPrompt, 40)).text;
+  v1::GenerateRequest request = TokenRequest(kPrompt, 200);
+  const std::string stop = whole.substr(whole.size() / 2, 5);
+  request.mutable_sampling()->add_stop(stop);
+  const Answer answer = Ask(*served.Inference(), request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text, whole.substr(0, whole.find(stop)));
+  ASSERT_THAT(answer.completions, SizeIs(1));
+  EXPECT_EQ(answer.completions[0].finish_reason(), v1::FINISH_REASON_STOP);
+  EXPECT_EQ(answer.completions[0].matched_stop_text(), stop);
+  EXPECT_EQ(answer.completions[0].usage().completion_tokens(), answer.tokens.size());
+  EXPECT_EQ(answer.completions[0].usage().prompt_tokens(), 4);
+  EXPECT_LT(answer.tokens.size(), 41);
+}
+
+// The answers to a request for several, by index.
+std::map<uint32_t, Answer> AskForSeveral(v1::Inference::Stub& stub,
+                                         const v1::GenerateRequest& request) {
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  const auto reader = stub.Generate(&context, request);
+  std::map<uint32_t, Answer> answers;
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    const bool last = response.has_completion();
+    Take(response, answers[last ? response.completion().index() : response.delta().index()]);
+  }
+  const grpc::Status status = reader->Finish();
+  for (auto& [index, answer] : answers) answer.status = status;
+  return answers;
+}
+
+TEST(InferenceServiceTest, GivesSeveralAnswersToOneRequest) {
+  ServedFake served;
+  v1::GenerateRequest request = TokenRequest(kPrompt, 20);
+  request.mutable_sampling()->set_temperature(1.0f);
+  request.mutable_sampling()->set_seed(9);
+  request.mutable_sampling()->set_n(3);
+  const std::map<uint32_t, Answer> answers = AskForSeveral(*served.Inference(), request);
+  ASSERT_THAT(answers, SizeIs(3));
+  const SamplingParams sampling = {
+      .temperature = 1.0f, .seed = 9, .max_tokens = 20, .stop_token_ids = {2}};
+  for (const auto& [index, answer] : answers) {
+    EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+    EXPECT_EQ(answer.tokens, ExpectedTokens(kPrompt, sampling, served.model(), index).tokens);
+    EXPECT_THAT(answer.completions, SizeIs(1));
+    EXPECT_FALSE(answer.delta_after_completion);
+  }
+  EXPECT_NE(answers.at(0).tokens, answers.at(1).tokens);
+}
+
+TEST(InferenceServiceTest, TellsLogprobs) {
+  ServedFake served;
+  v1::GenerateRequest request = TokenRequest(kPrompt, 6);
+  request.mutable_sampling()->set_logprobs(2);
+  request.mutable_sampling()->set_prompt_logprobs(0);
+  const Answer answer = Ask(*served.Inference(), request);
+  const SamplingParams sampling = {.max_tokens = 6, .stop_token_ids = {2}, .logprobs = 2};
+  const Expected expected = ExpectedTokens(kPrompt, sampling, served.model());
+  ASSERT_EQ(answer.logprobs.size(), expected.logprobs.size());
+  for (size_t i = 0; i < expected.logprobs.size(); ++i) {
+    EXPECT_EQ(answer.logprobs[i].logprob(), expected.logprobs[i].logprob);
+    ASSERT_EQ(answer.logprobs[i].top_size(), 2);
+    EXPECT_EQ(answer.logprobs[i].top(1).token_id(), expected.logprobs[i].top[1].token_id);
+    EXPECT_EQ(answer.logprobs[i].top(1).logprob(), expected.logprobs[i].top[1].logprob);
+  }
+  ASSERT_EQ(answer.prompt_logprobs.size(), kPrompt.size() - 1);
+  EXPECT_EQ(answer.prompt_logprobs[2].logprob(),
+            ExpectedPromptLogprobs(kPrompt, 0, served.model())[2].logprob);
+}
+
+TEST(InferenceServiceTest, EverySamplingFieldReachesTheEngine) {
+  ServedFake served;
+  v1::GenerateRequest request = TokenRequest(kPrompt, 30);
+  v1::SamplingParams* proto = request.mutable_sampling();
+  proto->set_temperature(1.25f);
+  proto->set_seed(4);
+  proto->set_min_p(0.05f);
+  proto->set_repetition_penalty(1.25f);
+  proto->set_presence_penalty(0.5f);
+  proto->set_frequency_penalty(0.25f);
+  (*proto->mutable_logit_bias())[700] = 6.0f;
+  proto->add_bad_token_ids(701);
+  for (uint32_t id = 690; id < 720; ++id) proto->add_allowed_token_ids(id);
+  proto->add_stop_token_ids(700);
+  proto->set_min_tokens(20);
+  SamplingParams sampling = {.temperature = 1.25f,
+                             .min_p = 0.05f,
+                             .repetition_penalty = 1.25f,
+                             .presence_penalty = 0.5f,
+                             .frequency_penalty = 0.25f,
+                             .logit_bias = {{700, 6.0f}},
+                             .bad_token_ids = {701},
+                             .seed = 4,
+                             .max_tokens = 30,
+                             .min_tokens = 20,
+                             .stop_token_ids = {700, 2}};
+  for (int32_t id = 690; id < 720; ++id) sampling.allowed_token_ids.push_back(id);
+  const Answer answer = Ask(*served.Inference(), request);
+  EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.tokens, ExpectedTokens(kPrompt, sampling, served.model()).tokens);
+  EXPECT_GE(answer.tokens.size(), 20);
+}
+
 TEST(InferenceServiceTest, ReportsASeedThatGivesTheSameTokensAgain) {
   ServedFake served;
   v1::GenerateRequest request = TokenRequest(kPrompt, 30);
@@ -108,6 +215,19 @@ TEST(InferenceServiceTest, RefusesBadFieldsByName) {
       {"max_tokens", [](auto& r) { r.mutable_sampling()->set_max_tokens(0); }},
       {"max_tokens", [](auto& r) { r.mutable_sampling()->set_max_tokens(0xFFFFFFFFu); }},
       {"stop_token_ids", [](auto& r) { r.mutable_sampling()->add_stop_token_ids(2048); }},
+      {"min_p", [](auto& r) { r.mutable_sampling()->set_min_p(2); }},
+      {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(NAN); }},
+      {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[2048] = 1; }},
+      {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[~0u] = 1; }},
+      {"bad_token_ids", [](auto& r) { r.mutable_sampling()->add_bad_token_ids(1u << 31); }},
+      {"allowed_token_ids", [](auto& r) { r.mutable_sampling()->add_allowed_token_ids(2048); }},
+      {"min_tokens", [](auto& r) { r.mutable_sampling()->set_min_tokens(5); }},
+      {"stop holds", [](auto& r) { r.mutable_sampling()->add_stop(""); }},
+      {"logprobs", [](auto& r) { r.mutable_sampling()->set_logprobs(21); }},
+      {"prompt_logprobs", [](auto& r) { r.mutable_sampling()->set_prompt_logprobs(~0u); }},
+      {"n is 0", [](auto& r) { r.mutable_sampling()->set_n(0); }},
+      {"n is 33", [](auto& r) { r.mutable_sampling()->set_n(33); }},
+      {"n is", [](auto& r) { r.mutable_sampling()->set_n(~0u); }},
       {"request_id", [](auto& r) { r.set_request_id(std::string(257, 'a')); }},
   };
   for (const BadRequest& b : bad) {

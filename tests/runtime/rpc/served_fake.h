@@ -145,6 +145,8 @@ inline v1::GenerateRequest TokenRequest(const std::vector<int32_t>& prompt, uint
 struct Answer {
   std::vector<int32_t> tokens;
   std::string text;
+  std::vector<v1::TokenLogprobs> logprobs;
+  std::vector<v1::TokenLogprobs> prompt_logprobs;
   int num_deltas = 0;
   std::vector<v1::Completion> completions;
   bool delta_after_completion = false;
@@ -158,9 +160,12 @@ inline void Take(const v1::GenerateResponse& response, Answer& answer) {
   }
   answer.delta_after_completion |= !answer.completions.empty();
   ++answer.num_deltas;
-  const auto& ids = response.delta().token_ids();
-  answer.tokens.insert(answer.tokens.end(), ids.begin(), ids.end());
-  answer.text += response.delta().text();
+  const v1::Delta& delta = response.delta();
+  answer.tokens.insert(answer.tokens.end(), delta.token_ids().begin(), delta.token_ids().end());
+  answer.text += delta.text();
+  answer.logprobs.insert(answer.logprobs.end(), delta.logprobs().begin(), delta.logprobs().end());
+  answer.prompt_logprobs.insert(answer.prompt_logprobs.end(), delta.prompt_logprobs().begin(),
+                                delta.prompt_logprobs().end());
 }
 
 inline Answer ReadAll(grpc::ClientReader<v1::GenerateResponse>& reader) {

@@ -1,0 +1,60 @@
+// Logprobs: against libm in double and a full sort.
+#include "runtime/engine/logprobs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace intermix {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+TEST(LogprobsTest, AgreeWithLibmAndAFullSort) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0.0f, 4.0f);
+  for (int i = 0; i < 100; ++i) {
+    std::vector<float> logits(1 + random() % 300);
+    for (float& logit : logits) logit = std::round(normal(random) * 4.0f) / 4.0f;  // with ties
+    const int32_t token = static_cast<int32_t>(random() % logits.size());
+    const int32_t num_top = static_cast<int32_t>(random() % 21);
+    double total = 0;
+    for (float logit : logits) total += std::exp(static_cast<double>(logit));
+    std::vector<int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+
+    const absl::StatusOr<TokenLogprobs> got = Logprobs(logits, token, num_top);
+    ASSERT_TRUE(got.ok());
+    EXPECT_NEAR(got->logprob, logits[token] - std::log(total), 1e-5);
+    ASSERT_EQ(got->top.size(), std::min<size_t>(num_top, logits.size()));
+    for (size_t k = 0; k < got->top.size(); ++k) {
+      EXPECT_EQ(got->top[k].token_id, order[k]);
+      EXPECT_NEAR(got->top[k].logprob, logits[order[k]] - std::log(total), 1e-5);
+    }
+  }
+}
+
+TEST(LogprobsTest, ATokenThatCannotBeIsMinusInfinity) {
+  const std::vector<float> logits = {0.0f, -kInfinity, 0.0f};
+  EXPECT_EQ(Logprobs(logits, 1, 0)->logprob, -kInfinity);
+  EXPECT_FLOAT_EQ(Logprobs(logits, 0, 0)->logprob, -std::log(2.0f));
+}
+
+TEST(LogprobsTest, ABrokenRowIsAnInternalError) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const absl::Status status = Logprobs(std::vector<float>{1.0f, nan}, 0, 1).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(status.message(), HasSubstr("NaN logits (first at token id 1)"));
+}
+
+}  // namespace
+}  // namespace intermix
