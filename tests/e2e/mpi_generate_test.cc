@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/run_program.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -12,12 +13,11 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr char kMixtral[] = INTERMIX_TEST_DATA "/tiny-mixtral";
+const std::string kMixtral = TestData() + "/tiny-mixtral";
 
 ProgramResult Generate(int ranks, std::vector<std::string> arguments) {
   std::vector<std::string> all = {
-      INTERMIX_MPIRUN, "-n", std::to_string(ranks), INTERMIX_BINARY_DIR "/intermix", "generate",
-      "--threads",     "1"};
+      INTERMIX_MPIRUN, "-n", std::to_string(ranks), IntermixBinary(), "generate", "--threads", "1"};
   all.insert(all.end(), arguments.begin(), arguments.end());
   return RunProgram({.arguments = all, .limit_seconds = 100});
 }

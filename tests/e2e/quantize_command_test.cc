@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "tests/testing/model_files.h"
 #include "tests/testing/run_program.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -15,17 +16,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
-constexpr char kModel[] = INTERMIX_TEST_DATA "/random-llama-gqa";
+const std::string kModel = TestData() + "/random-llama-gqa";
 
 class QuantizeCommand : public ::testing::Test {
  protected:
   ProgramResult Quantize(std::vector<std::string> arguments, int pending_signal = 0) {
-    std::vector<std::string> all = {INTERMIX_BINARY_DIR "/intermix",
-                                    "quantize",
-                                    "--model",
-                                    kModel,
-                                    "--out",
-                                    directory_ / "out"};
+    std::vector<std::string> all = {IntermixBinary(), "quantize", "--model",
+                                    kModel,           "--out",    directory_ / "out"};
     all.insert(all.end(), arguments.begin(), arguments.end());
     return RunProgram({.arguments = all, .pending_signal = pending_signal});
   }

@@ -12,6 +12,7 @@
 #include "intermix/v1/inference.grpc.pb.h"
 #include "tests/testing/background_process.h"
 #include "tests/testing/run_program.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -19,8 +20,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-const std::string kIntermix = INTERMIX_BINARY_DIR "/intermix";
-const std::string kModel = INTERMIX_TEST_DATA "/tiny-mixtral";
+const std::string kIntermix = IntermixBinary();
+const std::string kModel = TestData() + "/tiny-mixtral";
 
 std::chrono::system_clock::time_point Soon() {
   return std::chrono::system_clock::now() + std::chrono::minutes(1);

@@ -10,6 +10,7 @@
 #include "tests/fuzz/targets.h"
 #include "tests/testing/model_files.h"
 #include "tests/testing/random.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -103,8 +104,8 @@ TEST(Mutation, SafetensorsAreAcceptedOrRefused) {
 
 TEST(Mutation, ConfigsAreAcceptedOrRefused) {
   for (const char* model : {"tiny-mixtral", "random-llama-gqa", "random-mixtral-mha"}) {
-    nlohmann::json config = nlohmann::json::parse(
-        ReadFile(std::string(INTERMIX_TEST_DATA) + "/" + model + "/config.json"));
+    nlohmann::json config =
+        nlohmann::json::parse(ReadFile(TestData() + "/" + model + "/config.json"));
     config["quantization_config"] = {{"quant_method", "intermix"},
                                      {"format_version", 1},
                                      {"scheme", "integer"},
@@ -125,7 +126,7 @@ TEST(Mutation, ConfigsAreAcceptedOrRefused) {
 // The first 300 pieces of tiny-mixtral's tokenizer (special tokens, bytes, some words), an optional
 // table of normalisations, and its settings: small enough for a mutation to matter.
 std::string SmallTokenizer() {
-  const std::string whole = ReadFile(INTERMIX_TEST_DATA "/tiny-mixtral/tokenizer.model");
+  const std::string whole = ReadFile(TestData() + "/tiny-mixtral/tokenizer.model");
   const auto after = [&whole](size_t at) { return at + 2 + static_cast<uint8_t>(whole[at + 1]); };
   size_t end = 0;
   for (int piece = 0; piece < 300; ++piece) end = after(end);

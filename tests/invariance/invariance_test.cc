@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/testing/scripted_run.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -19,7 +20,7 @@ struct Model {
   friend void PrintTo(const Model& m, std::ostream* os) { *os << m.directory; }
 };
 
-std::string Data(const std::string& name) { return std::string(INTERMIX_TEST_DATA "/") + name; }
+std::string Data(const std::string& name) { return TestData() + "/" + name; }
 
 // Prompts of ragged lengths, from one token to more than two attention splits.
 std::vector<std::vector<int32_t>> Prompts(int32_t vocab_size, const std::vector<int>& lengths) {

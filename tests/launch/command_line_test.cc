@@ -6,6 +6,7 @@
 #include "launch/port_file.h"
 #include "tests/testing/model_files.h"
 #include "tests/testing/run_program.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -14,10 +15,10 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
-const std::string kModel = INTERMIX_TEST_DATA "/tiny-mixtral";
+const std::string kModel = TestData() + "/tiny-mixtral";
 
 ProgramResult Intermix(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), INTERMIX_BINARY_DIR "/intermix");
+  arguments.insert(arguments.begin(), IntermixBinary());
   return RunProgram({.arguments = arguments});
 }
 

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/runtime/sentencepiece_oracle.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -156,11 +157,11 @@ TEST(BpeEncoderTest, RandomModelsGiveTheLibrarysIds) {
 }
 
 TEST(BpeEncoderTest, TinyMixtralsIdsAreTheLibrarys) {
-  const std::string model = ReadAll(INTERMIX_TEST_DATA "/tiny-mixtral/tokenizer.model");
+  const std::string model = ReadAll(TestData() + "/tiny-mixtral/tokenizer.model");
   const auto oracle = SentencePieceOracle::Load(model);
   ASSERT_NE(oracle, nullptr);
   const BpeEncoder encoder = Encoder(model);
-  const std::string book = ReadAll(INTERMIX_TEST_DATA "/text/kjv-heldout.txt");
+  const std::string book = ReadAll(TestData() + "/text/kjv-heldout.txt");
   EXPECT_EQ(encoder.Encode(book), oracle->Encode(book)) << "the whole text at once";
   Random random(1);
   const std::vector<std::string> odd = {" ",          "\n",     "\t",  "\u00a0",

@@ -6,13 +6,14 @@
 
 #include "gtest/gtest.h"
 #include "runtime/tokenizer/utf8.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
 
 class DetokenizerTest : public testing::Test {
  protected:
-  DetokenizerTest() : tokenizer_(*LoadTokenizer(INTERMIX_TEST_DATA "/tiny-mixtral")) {}
+  DetokenizerTest() : tokenizer_(*LoadTokenizer(TestData() + "/tiny-mixtral")) {}
 
   // Streams `tokens` after `context`; every delta must be valid UTF-8 by itself.
   std::string Stream(const std::vector<int32_t>& tokens, const std::vector<int32_t>& context = {}) {

@@ -15,13 +15,14 @@
 #include "tests/testing/compare.h"
 #include "tests/testing/model_files.h"
 #include "tests/testing/random.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kTiny[] = INTERMIX_TEST_DATA "/tiny-mixtral";
+const std::string kTiny = TestData() + "/tiny-mixtral";
 
 const QuantSpec kNoQuantisation{.scheme = Scheme::kNone};
 const QuantSpec kGroups32{.group_size = 32};
@@ -71,7 +72,7 @@ bool SameWeight(const QuantizedWeight& a, const QuantizedWeight& b) {
 TEST(HfCheckpoint, LoadsTheValuesOfTheFile) {
   for (const std::string name : {"tiny-mixtral", "random-llama-gqa", "random-llama-mqa",
                                  "random-mixtral-gqa", "random-mixtral-mqa"}) {
-    const std::string directory = INTERMIX_TEST_DATA "/" + name;
+    const std::string directory = TestData() + "/" + name;
     const auto checkpoint = Open(directory, kNoQuantisation);
     const auto tensors = AllTensors(directory);
     for (const std::string tensor : {"model.embed_tokens.weight", "model.norm.weight"}) {
@@ -127,7 +128,7 @@ TEST(HfCheckpoint, SlicesTensorsByRowsAndColumns) {
 }
 
 TEST(HfCheckpoint, RefusesADTypeThatWouldRound) {
-  const auto checkpoint = Open(INTERMIX_TEST_DATA "/random-llama-mqa", kNoQuantisation);
+  const auto checkpoint = Open(TestData() + "/random-llama-mqa", kNoQuantisation);
   const auto tensor =
       checkpoint->LoadTensor("model.norm.weight", 1, 64, {0, 1}, {0, 64}, DType::kBF16);
   EXPECT_EQ(tensor.status().code(), absl::StatusCode::kInvalidArgument);
@@ -218,7 +219,7 @@ TEST(HfCheckpoint, NamesTheRowOfTheWholeTensorThatHoldsANaN) {
 TEST(HfCheckpoint, PadsTheVocabularyWithZeroRows) {
   // 97 tokens over 4 ranks: 25 rows each, the last 3 of the last rank are padding.
   for (const QuantSpec& spec : {kGroups32, kNoQuantisation}) {
-    const auto checkpoint = Open(INTERMIX_TEST_DATA "/random-mixtral-gqa", spec);
+    const auto checkpoint = Open(TestData() + "/random-mixtral-gqa", spec);
     const auto whole = checkpoint->LoadLinear("lm_head", 97, 64, {0, 97});
     const auto last = checkpoint->LoadLinear("lm_head", 97, 64, {75, 100});
     const auto beyond = checkpoint->LoadLinear("lm_head", 97, 64, {100, 103});
@@ -238,7 +239,7 @@ TEST(HfCheckpoint, PadsTheVocabularyWithZeroRows) {
 
 TEST(HfCheckpoint, LmHeadHasEightBitsWhateverTheLayersHave) {
   const QuantSpec spec{.group_size = 32, .scales = ScaleChoice::kFolded};
-  const auto checkpoint = Open(INTERMIX_TEST_DATA "/random-mixtral-gqa", spec);
+  const auto checkpoint = Open(TestData() + "/random-mixtral-gqa", spec);
   const auto head = checkpoint->LoadLinear("lm_head", 97, 64, {0, 97});
   ASSERT_TRUE(head.ok()) << head.status();
   EXPECT_EQ(head->format, (WeightFormat{.scheme = Scheme::kInteger,
@@ -248,7 +249,7 @@ TEST(HfCheckpoint, LmHeadHasEightBitsWhateverTheLayersHave) {
 }
 
 TEST(HfCheckpoint, ATiedLmHeadIsTheEmbedding) {
-  const auto checkpoint = Open(INTERMIX_TEST_DATA "/random-llama-gqa", kNoQuantisation);
+  const auto checkpoint = Open(TestData() + "/random-llama-gqa", kNoQuantisation);
   ASSERT_TRUE(checkpoint->config().tie_word_embeddings);
   const auto head = checkpoint->LoadLinear("lm_head", 111, 128, {0, 111});
   const auto table = checkpoint->LoadTensor("model.embed_tokens.weight", 111, 128, {0, 111},
@@ -326,7 +327,7 @@ TEST_F(BadModel, IsRefusedWhereGroupsDoNotDivide) {
             "hidden_size 64 is not a multiple of group size 128; use 32");
   EXPECT_EQ(Refusal(directory_.path(), QuantSpec{.group_size = 64}),
             "intermediate_size 96 is not a multiple of group size 64; use 32");
-  EXPECT_EQ(Refusal(INTERMIX_TEST_DATA "/random-mixtral-mha", kGroups32),
+  EXPECT_EQ(Refusal(TestData() + "/random-mixtral-mha", kGroups32),
             "intermediate_size 48 is not a multiple of group size 32; use 0, one group for a whole "
             "row");
 }

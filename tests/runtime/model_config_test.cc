@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "runtime/model/json_file.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -228,7 +229,7 @@ TEST(ModelConfig, RefusesWhatIsNoObject) {
 
 TEST(ModelConfig, ReadsEveryModelOfTheTestData) {
   int models = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(INTERMIX_TEST_DATA)) {
+  for (const auto& entry : std::filesystem::directory_iterator(TestData())) {
     const std::string path = entry.path().string() + "/config.json";
     if (!std::filesystem::exists(path)) continue;
     const absl::StatusOr<json> file = ReadJsonFile(path);

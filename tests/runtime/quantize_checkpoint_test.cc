@@ -15,6 +15,7 @@
 #include "runtime/checkpoint/quantization_config.h"
 #include "tests/testing/compare.h"
 #include "tests/testing/model_files.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -23,7 +24,7 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::string Data(const std::string& model) { return INTERMIX_TEST_DATA "/" + model; }
+std::string Data(const std::string& model) { return TestData() + "/" + model; }
 
 absl::Status QuantizeTo(const std::string& model, const std::string& out, const QuantSpec& spec,
                         bool force = false) {

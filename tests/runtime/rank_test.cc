@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/run_ranks.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 using ::testing::HasSubstr;
 
 RankOptions TinyMixtral() {
-  return {.model_directory = INTERMIX_TEST_DATA "/tiny-mixtral",
+  return {.model_directory = TestData() + "/tiny-mixtral",
           .quant = {.scales = ScaleChoice::kFolded},
           .num_threads = 1,
           .kv_memory_bytes = 1 << 20};
@@ -56,7 +57,7 @@ TEST(RankTest, ImpossibleOptionsAreRefusedInWords) {
   options.kv_memory_bytes = 100;
   EXPECT_THAT(std::string(Refusal(2, options).message()), HasSubstr("give more with --kv-memory"));
   options = TinyMixtral();
-  options.model_directory = INTERMIX_TEST_DATA "/nowhere";
+  options.model_directory = TestData() + "/nowhere";
   EXPECT_THAT(std::string(Refusal(2, options).message()), HasSubstr("nowhere"));
 }
 

@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 using nlohmann::json;
 
 json Golden() {
-  std::ifstream file(INTERMIX_TEST_DATA "/golden/rope.json");
+  std::ifstream file(TestData() + "/golden/rope.json");
   return json::parse(file, nullptr, false);
 }
 

@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "runtime/tokenizer/sentencepiece_model.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -27,10 +28,10 @@ std::string ReadAll(const std::string& path) {
   return text.str();
 }
 
-json Golden() { return json::parse(ReadAll(INTERMIX_TEST_DATA "/golden/tiny-mixtral.json")); }
+json Golden() { return json::parse(ReadAll(TestData() + "/golden/tiny-mixtral.json")); }
 
 std::unique_ptr<Tokenizer> TinyTokenizer() {
-  auto tokenizer = LoadTokenizer(INTERMIX_TEST_DATA "/tiny-mixtral");
+  auto tokenizer = LoadTokenizer(TestData() + "/tiny-mixtral");
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return *std::move(tokenizer);
 }
@@ -112,7 +113,7 @@ TEST(Tokenizer, NamesTheFileThatIsMissingOrWrong) {
 }
 
 TEST(Tokenizer, SurvivesDamagedModels) {
-  const std::string good = ReadAll(INTERMIX_TEST_DATA "/tiny-mixtral/tokenizer.model");
+  const std::string good = ReadAll(TestData() + "/tiny-mixtral/tokenizer.model");
   int loaded = 0;
   int refused = 0;
   for (uint32_t seed = 0; seed < 300; ++seed) {
@@ -178,7 +179,7 @@ TEST(SentencePieceModel, RefusesATableThatLeadsOutOfItself) {
 
 TEST(SentencePieceModel, ReadsTheSettings) {
   const auto settings =
-      ReadSentencePieceModel(ReadAll(INTERMIX_TEST_DATA "/tiny-mixtral/tokenizer.model"), "m");
+      ReadSentencePieceModel(ReadAll(TestData() + "/tiny-mixtral/tokenizer.model"), "m");
   ASSERT_TRUE(settings.ok()) << settings.status();
   EXPECT_TRUE(settings->add_dummy_prefix);
   EXPECT_FALSE(settings->remove_extra_whitespaces);

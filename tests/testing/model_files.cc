@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "kernels/core/check.h"
 #include "nlohmann/json.hpp"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 
@@ -53,7 +54,7 @@ std::vector<std::string> ListNames(const std::string& directory) {
 
 void CopyModel(const std::string& name, const std::string& directory) {
   fs::create_directories(directory);
-  for (const auto& entry : fs::directory_iterator(INTERMIX_TEST_DATA "/" + name)) {
+  for (const auto& entry : fs::directory_iterator(TestData() + "/" + name)) {
     if (entry.is_regular_file()) fs::copy(entry.path(), directory);
   }
 }

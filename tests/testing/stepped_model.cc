@@ -9,11 +9,12 @@
 #include "comm/self_communicator.h"
 #include "gtest/gtest.h"
 #include "runtime/tokenizer/tokenizer.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 
 std::string ReadTestFile(const std::string& path) {
-  std::ifstream file(INTERMIX_TEST_DATA "/" + path, std::ios::binary);
+  std::ifstream file(TestData() + "/" + path, std::ios::binary);
   EXPECT_TRUE(file.is_open()) << path;
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -26,7 +27,7 @@ nlohmann::json ReadTestJson(const std::string& path) {
 
 std::vector<int32_t> HeldOutTokens() {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
-      LoadTokenizer(INTERMIX_TEST_DATA "/tiny-mixtral");
+      LoadTokenizer(TestData() + "/tiny-mixtral");
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   if (!tokenizer.ok()) return {};
   return (*tokenizer)->Encode(ReadTestFile("text/kjv-heldout.txt"));
@@ -34,9 +35,8 @@ std::vector<int32_t> HeldOutTokens() {
 
 std::unique_ptr<SteppedModel> SteppedModel::Load(const std::string& directory,
                                                  const QuantSpec& quant) {
-  absl::StatusOr<std::unique_ptr<Rank>> rank =
-      Rank::Create({.model_directory = INTERMIX_TEST_DATA "/" + directory, .quant = quant},
-                   MakeSelfCommunicator());
+  absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(
+      {.model_directory = TestData() + "/" + directory, .quant = quant}, MakeSelfCommunicator());
   EXPECT_TRUE(rank.ok()) << rank.status();
   if (!rank.ok()) return nullptr;
   return std::unique_ptr<SteppedModel>(new SteppedModel(*std::move(rank)));

@@ -16,6 +16,7 @@
 #include "runtime/tokenizer/detokenizer.h"
 #include "tests/testing/fake_model_runner.h"
 #include "tests/testing/running_engine.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix::testing {
 
@@ -80,7 +81,7 @@ class ServedFake {
  public:
   explicit ServedFake(const ServedFakeOptions& options = {})
       : options_(options), runner_(options.model), engine_(options.engine, runner_) {
-    auto tokenizer = LoadTokenizer(INTERMIX_TEST_DATA "/tiny-mixtral");
+    auto tokenizer = LoadTokenizer(TestData() + "/tiny-mixtral");
     EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
     front_ = {.tokenizer = tokenizer_.get(), .bos_token_id = 1, .eos_token_ids = {2}};
