@@ -32,11 +32,20 @@ class Backend {
   // Device memory, zeroed, 64-byte aligned.
   virtual Buffer Allocate(size_t bytes) = 0;
 
+  // Bytes of device memory that are free now; the device may be shared.
+  virtual int64_t free_bytes() const = 0;
+
+  // Host memory, zeroed, that copies from the device reach fastest. Freed before the backend.
+  virtual Buffer AllocateHost(size_t bytes) = 0;
+
   // Host memory to a contiguous tensor of the device. The host memory may be reused on return.
   virtual void CopyToDevice(const void* host, Tensor tensor) = 0;
 
   // A contiguous tensor of the device to host memory, after every op before it is done.
   virtual void CopyToHost(const Tensor& tensor, void* host) = 0;
+
+  // Returns when every op before it is done.
+  virtual void Synchronize() = 0;
 
   // Stacks `parts` along N (same K; formats may differ, all quantised or none) into one weight.
   //   INVALID_ARGUMENT for a form that this backend cannot run.

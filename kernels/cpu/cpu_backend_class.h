@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/core/host_memory.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/linear.h"
 
@@ -21,8 +22,11 @@ class CpuBackend final : public Backend {
   std::string_view name() const override { return name_; }
   Device device() const override { return Device::kCpu; }
   Buffer Allocate(size_t bytes) override { return Buffer::Host(bytes); }
+  int64_t free_bytes() const override { return AvailableHostBytes(); }
+  Buffer AllocateHost(size_t bytes) override { return Buffer::Host(bytes); }
   void CopyToDevice(const void* host, Tensor tensor) override;
   void CopyToHost(const Tensor& tensor, void* host) override;
+  void Synchronize() override {}
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
       std::span<const QuantizedWeight> parts) override;

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/backend.h"
+#include "kernels/core/host_memory.h"
 
 namespace intermix {
 
@@ -18,8 +19,11 @@ class ReferenceBackend final : public Backend {
   std::string_view name() const override { return "reference"; }
   Device device() const override { return Device::kCpu; }
   Buffer Allocate(size_t bytes) override { return Buffer::Host(bytes); }
+  int64_t free_bytes() const override { return AvailableHostBytes(); }
+  Buffer AllocateHost(size_t bytes) override { return Buffer::Host(bytes); }
   void CopyToDevice(const void* host, Tensor tensor) override;
   void CopyToHost(const Tensor& tensor, void* host) override;
+  void Synchronize() override {}
 
   // gemm.cc
   absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(

@@ -30,7 +30,7 @@ struct Fence {
 
 const std::vector<Fence>& Fences() {
   static const std::vector<Fence> fences = {
-      {"MPI", R"(mpi\.h)", {"comm/mpi_"}},
+      {"MPI", R"(mpi\.h)", {"comm/mpi_", "tests/emulator/"}},
       {"NCCL", R"(nccl.*)", {"comm/nccl_", "tests/emulator/"}},
       {"CUDA",
        R"((cuda|cublas|cub|cute|cutlass|cooperative_groups|nvtx|thrust).*)",

@@ -1,0 +1,34 @@
+// CublasLtGemm: bfloat16 products through NVIDIA's cuBLASLt, for weights that are not quantised:
+// the baseline that quantised layers are compared with. Which algorithm the library picks may
+// depend on the shape, so a row's result may depend on the batch (numerics.md, "Invariance").
+//
+// The library is opened at run time. Engine thread only.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/core/tensor.h"
+#include "kernels/cuda/cuda_context.h"
+
+namespace intermix::cuda {
+
+class CublasLtGemm {
+ public:
+  //   UNAVAILABLE: no cuBLASLt here; says what to do. `context` outlives the result.
+  static absl::StatusOr<std::unique_ptr<CublasLtGemm>> Open(const CudaContext& context);
+  ~CublasLtGemm();
+
+  // y = x . w^T with float32 sums. All on the device.
+  //   x  [tokens, K] bfloat16, contiguous
+  //   w  [N, K] bfloat16, contiguous
+  //   y  [tokens, N] float32 or bfloat16; rows may be strided
+  void Multiply(const Tensor& x, const Tensor& w, const Tensor& y);
+
+ private:
+  class Impl;
+  explicit CublasLtGemm(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace intermix::cuda

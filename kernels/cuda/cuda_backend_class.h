@@ -1,0 +1,82 @@
+// The class behind MakeCudaBackend; private to kernels/cuda.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/cuda_linear.h"
+#include "kernels/cuda/pinned_staging.h"
+
+namespace intermix::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(std::unique_ptr<CudaContext> context);
+  ~CudaBackend() override;
+
+  cudaStream_t stream() const { return context_->stream(); }
+
+  std::string_view name() const override { return context_->name(); }
+  Device device() const override { return Device::kCuda; }
+  Buffer Allocate(size_t bytes) override { return context_->Allocate(bytes); }
+  int64_t free_bytes() const override { return context_->free_bytes(); }
+  Buffer AllocateHost(size_t bytes) override;
+  void CopyToDevice(const void* host, Tensor tensor) override;
+  void CopyToHost(const Tensor& tensor, void* host) override;
+  void Synchronize() override;
+
+  // cuda_ops.cc
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
+      std::span<const QuantizedWeight> parts) override;
+  void Gemm(const Activations& x, const PackedWeight& w, Tensor y) override;
+  void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                   const Tensor& row_offsets, Tensor y) override;
+  void RowAbsMax(const Tensor& x, Tensor amax) override;
+  void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) override;
+  void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
+               const Activations& out) override;
+  void AddRows(const Tensor& delta, Tensor residual) override;
+  void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) override;
+  void Zero(Tensor tensor) override;
+  void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) override;
+  void MergeColumns(const Tensor& shards, Tensor out) override;
+  void RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tensor& rope,
+                      const PagedRows& rows, const KvLayer& cache) override;
+  void PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
+                      std::span<const int32_t> kv_head_of, float scale, Tensor out) override;
+  void SiluMul(const Tensor& gate_up, Tensor out) override;
+  void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
+  void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
+                    Tensor row_of_slot, Tensor row_offsets) override;
+  void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
+  void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
+                      Tensor residual) override;
+
+ private:
+  // Begins an op: its GPU becomes the thread's, and a later error is told to come after it.
+  // Tensors must be the device's.
+  template <typename... More>
+  void Begin(const char* op, const Tensor& first, const More&... more) {
+    context_->MakeCurrent();
+    last_op_ = op;
+    last_tensor_ = first;
+    CheckOnDevice(first);
+    (CheckOnDevice(more), ...);
+  }
+  void CheckOnDevice(const Tensor& tensor) const {
+    CHECK(tensor.empty() || tensor.device() == Device::kCuda)
+        << last_op_ << " was given " << tensor.ToString() << " of the host";
+  }
+
+  std::unique_ptr<CudaContext> context_;
+  PinnedStaging staging_;
+  CudaLinear linear_;
+  Scratch attention_scratch_;
+  const char* last_op_ = "start";
+  Tensor last_tensor_;
+};
+
+}  // namespace intermix::cuda

@@ -1,0 +1,299 @@
+#include "kernels/cuda/cuda_linear.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+#include "kernels/cuda/bf16_rows.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_pack.h"
+
+namespace intermix::cuda {
+namespace {
+
+GemmOutput OutputOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return GemmOutput::kF32;
+    case DType::kBF16:
+      return GemmOutput::kBF16;
+    case DType::kI32:
+      return GemmOutput::kI32;
+    default:
+      Fatal(absl::StrCat("a GEMM cannot write ", std::string(Name(dtype))));
+  }
+}
+
+// The parts' tensors of one kind, stacked in host memory.
+template <typename Field>
+OwnedTensor Stack(std::span<const QuantizedWeight> parts, const Field& field) {
+  int64_t rows = 0;
+  for (const QuantizedWeight& part : parts) rows += field(part).rows();
+  const Tensor& first = field(parts[0]);
+  OwnedTensor all = first.rank() == 1 ? OwnedTensor::Host(first.dtype(), {rows})
+                                      : OwnedTensor::Host(first.dtype(), {rows, first.cols()});
+  int64_t row = 0;
+  for (const QuantizedWeight& part : parts) {
+    const Tensor& from = field(part);
+    CHECK(from.contiguous());
+    std::memcpy(all.view.Rows(row, row + from.rows()).raw(), from.raw(),
+                static_cast<size_t>(from.bytes()));
+    row += from.rows();
+  }
+  return all;
+}
+
+// Parts of one format as one weight, so that one launch computes them all.
+QuantizedWeight Join(std::span<const QuantizedWeight> parts) {
+  if (parts.size() == 1) return parts[0];
+  struct Owned {
+    OwnedTensor codes, group_scales, channel_scales;
+  };
+  auto owned = std::make_shared<Owned>();
+  QuantizedWeight joined = {.format = parts[0].format, .k = parts[0].k};
+  for (const QuantizedWeight& part : parts) joined.n += part.n;
+  owned->codes = Stack(
+      parts, [](const QuantizedWeight& w) -> auto& { return w.codes; });
+  owned->group_scales = Stack(
+      parts, [](const QuantizedWeight& w) -> auto& { return w.group_scales; });
+  joined.codes = owned->codes.view;
+  joined.group_scales = owned->group_scales.view;
+  if (!parts[0].channel_scales.empty()) {
+    owned->channel_scales = Stack(
+        parts, [](const QuantizedWeight& w) -> auto& { return w.channel_scales; });
+    joined.channel_scales = owned->channel_scales.view;
+  }
+  joined.owner = std::move(owned);
+  return joined;
+}
+
+// Writes rows of `part` as bfloat16.
+void RoundRows(const QuantizedWeight& part, BFloat16* out) {
+  for (int64_t n = 0; n < part.n; ++n) {
+    for (int64_t k = 0; k < part.k; ++k, ++out) {
+      *out = part.codes.dtype() == DType::kBF16 ? part.codes.row<BFloat16>(n)[k]
+                                                : BFloat16(part.codes.row<float>(n)[k]);
+    }
+  }
+}
+
+absl::Status CheckParts(std::span<const QuantizedWeight> parts) {
+  if (parts.empty()) {
+    return absl::InvalidArgumentError("no weight parts to pack; give at least one");
+  }
+  for (const QuantizedWeight& part : parts) {
+    if (part.k != parts[0].k) {
+      return absl::InvalidArgumentError(absl::StrCat("stacked weights have in-features ",
+                                                     parts[0].k, " and ", part.k,
+                                                     "; they must be equal"));
+    }
+    if ((part.format.scheme == Scheme::kNone) != (parts[0].format.scheme == Scheme::kNone)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a weight of format ", parts[0].format.ToString(), " is stacked on one of ",
+                       part.format.ToString(), "; quantise all of them or none"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+class CudaLinear::Weight final : public PackedWeight {
+ public:
+  struct Part {
+    int64_t begin = 0;  // of the out features
+    int64_t n = 0;
+    GemmExpert expert;
+    Buffer memory;
+  };
+
+  Weight(int64_t n, int64_t k, bool quantized, uint64_t id)
+      : PackedWeight(n, k, quantized), id_(id) {}
+
+  int64_t bytes() const override {
+    size_t total = bf16.bytes();
+    for (const Part& part : parts) total += part.memory.bytes();
+    return static_cast<int64_t>(total);
+  }
+  uint64_t id() const { return id_; }
+
+  std::vector<Part> parts;  // of a quantised weight
+  Buffer bf16;              // [N, K] of another
+
+ private:
+  uint64_t id_;  // never used again
+};
+
+CudaLinear::CudaLinear(const CudaContext& context, PinnedStaging& staging)
+    : context_(context),
+      staging_(staging),
+      workspace_(context.Allocate(GemmWorkspaceBytes(context.gemm_device()))),
+      rounded_(context) {}
+
+Buffer CudaLinear::ToDevice(const void* host, size_t bytes) {
+  Buffer memory = context_.Allocate(bytes);
+  staging_.Upload(host, memory.data(), bytes);
+  return memory;
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::Prepack(
+    std::span<const QuantizedWeight> parts) {
+  if (absl::Status s = CheckParts(parts); !s.ok()) return s;
+  return parts[0].format.scheme == Scheme::kNone ? PrepackUnquantized(parts)
+                                                 : PrepackQuantized(parts);
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackQuantized(
+    std::span<const QuantizedWeight> parts) {
+  int64_t n = 0;
+  for (const QuantizedWeight& part : parts) n += part.n;
+  auto weight = std::make_unique<Weight>(n, parts[0].k, true, next_id_++);
+  int64_t begin = 0;
+  for (size_t i = 0; i < parts.size();) {
+    size_t end = i + 1;
+    while (end < parts.size() && parts[end].format == parts[i].format) ++end;
+    const QuantizedWeight joined = Join(parts.subspan(i, end - i));
+    const absl::StatusOr<GemmPack> pack = PackGemmWeight(joined);
+    if (!pack.ok()) return pack.status();
+    Buffer memory = ToDevice(pack->bytes.data(), pack->bytes.bytes());
+    const GemmExpert expert = pack->At(memory.data());
+    weight->parts.push_back(
+        {.begin = begin, .n = joined.n, .expert = expert, .memory = std::move(memory)});
+    begin += joined.n;
+    i = end;
+  }
+  return weight;
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackUnquantized(
+    std::span<const QuantizedWeight> parts) {
+  if (cublaslt_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<CublasLtGemm>> opened = CublasLtGemm::Open(context_);
+    if (!opened.ok()) return opened.status();
+    cublaslt_ = *std::move(opened);
+  }
+  int64_t n = 0;
+  for (const QuantizedWeight& part : parts) n += part.n;
+  std::vector<BFloat16> rows(static_cast<size_t>(n * parts[0].k));
+  BFloat16* out = rows.data();
+  for (const QuantizedWeight& part : parts) {
+    RoundRows(part, out);
+    out += part.n * part.k;
+  }
+  auto weight = std::make_unique<Weight>(n, parts[0].k, false, next_id_++);
+  weight->bf16 = ToDevice(rows.data(), rows.size() * sizeof(BFloat16));
+  return weight;
+}
+
+void CudaLinear::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
+  const PackedWeight* const weight = &w;
+  GroupedGemm(x, {&weight, 1}, Tensor(), y);
+}
+
+void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                             const Tensor& row_offsets, Tensor y) {
+  CHECK(row_offsets.empty() || row_offsets.rows() == static_cast<int64_t>(weights.size()) + 1);
+  for (const PackedWeight* w : weights) {
+    CHECK_EQ(x.values.cols(), w->k());
+    CHECK_EQ(y.cols(), w->n());
+    CHECK_EQ(x.quantized(), w->quantized());
+  }
+  CHECK_EQ(y.rows(), x.tokens());
+  if (x.tokens() == 0) return;
+  if (x.quantized()) {
+    const Group& group = GroupOf(weights);
+    for (const GroupLaunch& launch : group.launches) {
+      const char* table = static_cast<const char*>(group.tables.data()) + launch.table_at;
+      Launch(launch, x, reinterpret_cast<const GemmExpert*>(table),
+             static_cast<int64_t>(weights.size()), row_offsets, y);
+    }
+    return;
+  }
+  if (row_offsets.empty()) {
+    return UnquantizedGemm(x, static_cast<const Weight&>(*weights[0]), y);
+  }
+  // The baseline's experts go one after the other, and the host must know their rows.
+  std::vector<int32_t> offsets(weights.size() + 1);
+  staging_.Download(row_offsets.raw(), offsets.data(), offsets.size() * sizeof(int32_t));
+  for (size_t e = 0; e < weights.size(); ++e) {
+    if (offsets[e] == offsets[e + 1]) continue;
+    UnquantizedGemm(x.Rows(offsets[e], offsets[e + 1]), static_cast<const Weight&>(*weights[e]),
+                    y.Rows(offsets[e], offsets[e + 1]));
+  }
+}
+
+const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const> weights) {
+  const auto id = [](const PackedWeight* w) { return static_cast<const Weight*>(w)->id(); };
+  Group& group = groups_[id(weights[0])];
+  if (!std::ranges::equal(weights, group.ids, {}, id)) group = MakeGroup(weights);
+  return group;
+}
+
+// Experts need not be cut alike: each launch takes those that have its part and passes over others.
+CudaLinear::Group CudaLinear::MakeGroup(std::span<const PackedWeight* const> weights) {
+  Group group;
+  std::vector<GemmExpert> tables;
+  const auto part_of = [](const Weight::Part& part) {
+    return GroupLaunch{.begin = part.begin, .n = part.n, .mode = part.expert.mode};
+  };
+  for (const PackedWeight* w : weights) {
+    group.ids.push_back(static_cast<const Weight*>(w)->id());
+    for (const Weight::Part& part : static_cast<const Weight*>(w)->parts) {
+      const GroupLaunch launch = part_of(part);
+      const bool known = std::ranges::any_of(
+          group.launches, [&](const GroupLaunch& other) { return other.Runs(launch); });
+      if (!known) group.launches.push_back(launch);
+    }
+  }
+  for (GroupLaunch& launch : group.launches) {
+    launch.table_at = tables.size() * sizeof(GemmExpert);
+    const GemmMode another =
+        launch.mode == GemmMode::kFolded4 ? GemmMode::kWide4 : GemmMode::kFolded4;
+    for (const PackedWeight* w : weights) {
+      GemmExpert entry = {.mode = another};
+      for (const Weight::Part& part : static_cast<const Weight*>(w)->parts) {
+        if (launch.Runs(part_of(part))) entry = part.expert;
+      }
+      tables.push_back(entry);
+    }
+  }
+  group.tables = ToDevice(tables.data(), tables.size() * sizeof(GemmExpert));
+  return group;
+}
+
+void CudaLinear::Launch(const GroupLaunch& launch, const Activations& x, const GemmExpert* experts,
+                        int64_t num_experts, const Tensor& row_offsets, const Tensor& y) {
+  const Tensor columns = y.Cols(launch.begin, launch.begin + launch.n);
+  const GemmArgs args = {.x = x.values.data<int8_t>(),
+                         .x_stride = x.values.stride(0),
+                         .x_scales = x.scales.data<float>(),
+                         .experts = experts,
+                         .row_offsets = row_offsets.empty() ? nullptr : row_offsets.data<int32_t>(),
+                         .num_experts = static_cast<int32_t>(num_experts),
+                         .rows = static_cast<int32_t>(x.tokens()),
+                         .n = static_cast<int32_t>(launch.n),
+                         .k = static_cast<int32_t>(x.values.cols()),
+                         .y = columns.raw(),
+                         .y_stride = y.stride(0),
+                         .output = OutputOf(y.dtype()),
+                         .workspace = static_cast<int32_t*>(workspace_.data())};
+  const GemmProblem problem = {.mode = launch.mode,
+                               .n = args.n,
+                               .k = args.k,
+                               .experts = args.num_experts,
+                               .rows = args.rows};
+  LaunchGemm(args, launch.mode, SelectGemm(problem, context_.gemm_device()), context_.stream());
+}
+
+void CudaLinear::UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y) {
+  const size_t bytes = static_cast<size_t>(x.values.num_elements()) * sizeof(BFloat16);
+  const Tensor rounded(rounded_.Reserve(bytes), DType::kBF16, {x.tokens(), w.k()}, Device::kCuda);
+  RoundToBf16({.x = x.values, .out = rounded}, context_.stream());
+  cublaslt_->Multiply(rounded, Tensor(w.bf16.data(), DType::kBF16, {w.n(), w.k()}, Device::kCuda),
+                      y);
+}
+
+}  // namespace intermix::cuda

@@ -1,0 +1,76 @@
+// Linear layers of CudaBackend: weights in device memory, and which kernels multiply by them.
+// Engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/core/buffer.h"
+#include "kernels/cuda/cublaslt_gemm.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/gemm_types.h"
+#include "kernels/cuda/pinned_staging.h"
+#include "kernels/operands.h"
+#include "kernels/quant/weight.h"
+
+namespace intermix::cuda {
+
+class CudaLinear {
+ public:
+  // `context` and `staging` outlive it.
+  CudaLinear(const CudaContext& context, PinnedStaging& staging);
+
+  // See Backend. INVALID_ARGUMENT also for what gemm_pack refuses; UNAVAILABLE: an unquantised
+  // weight needs cuBLASLt, which cannot be opened.
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(std::span<const QuantizedWeight> parts);
+  void Gemm(const Activations& x, const PackedWeight& w, Tensor y);
+  void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                   const Tensor& row_offsets, Tensor y);
+
+ private:
+  class Weight;
+
+  // One launch of a grouped GEMM: the experts whose out features [begin, begin + n) have one mode.
+  struct GroupLaunch {
+    int64_t begin = 0;
+    int64_t n = 0;
+    GemmMode mode = GemmMode::kFolded4;
+    size_t table_at = 0;  // of Group::tables: a GemmExpert for each expert
+
+    bool Runs(const GroupLaunch& part) const {
+      return begin == part.begin && n == part.n && mode == part.mode;
+    }
+  };
+  // What the kernels must know of a list of experts, made when the list is first seen.
+  struct Group {
+    std::vector<uint64_t> ids;  // of the weights
+    std::vector<GroupLaunch> launches;
+    Buffer tables;
+  };
+
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackQuantized(
+      std::span<const QuantizedWeight> parts);
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackUnquantized(
+      std::span<const QuantizedWeight> parts);
+  Buffer ToDevice(const void* host, size_t bytes);
+
+  const Group& GroupOf(std::span<const PackedWeight* const> weights);
+  Group MakeGroup(std::span<const PackedWeight* const> weights);
+  void Launch(const GroupLaunch& launch, const Activations& x, const GemmExpert* experts,
+              int64_t num_experts, const Tensor& row_offsets, const Tensor& y);
+  void UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y);
+
+  const CudaContext& context_;
+  PinnedStaging& staging_;
+  uint64_t next_id_ = 0;
+  Buffer workspace_;                            // of the quantised kernels
+  Scratch rounded_;                             // rows as bfloat16
+  std::unique_ptr<CublasLtGemm> cublaslt_;      // opened for the first unquantised weight
+  std::unordered_map<uint64_t, Group> groups_;  // by the id of the first weight
+};
+
+}  // namespace intermix::cuda

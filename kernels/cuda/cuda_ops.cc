@@ -1,0 +1,139 @@
+// CudaBackend: each op begins, checks what its launcher does not, and starts its kernels.
+#include <algorithm>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/cuda_backend_class.h"
+#include "kernels/cuda/feed_forward.h"
+#include "kernels/cuda/quantize_rows.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/routing.h"
+#include "kernels/cuda/rows.h"
+
+namespace intermix::cuda {
+namespace {
+
+// Enough for the splits of a whole batch that decodes long sequences; prefill needs none.
+constexpr int64_t kMaxAttentionScratchFloats = int64_t{16} << 20;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::Prepack(
+    std::span<const QuantizedWeight> parts) {
+  context_->MakeCurrent();
+  return linear_.Prepack(parts);
+}
+
+void CudaBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
+  Begin("Gemm", x.values, x.scales, y);
+  linear_.Gemm(x, w, y);
+}
+
+void CudaBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                              const Tensor& row_offsets, Tensor y) {
+  Begin("GroupedGemm", x.values, x.scales, row_offsets, y);
+  linear_.GroupedGemm(x, weights, row_offsets, y);
+}
+
+void CudaBackend::RowAbsMax(const Tensor& x, Tensor amax) {
+  Begin("RowAbsMax", x, amax);
+  cuda::RowAbsMax({.x = x, .amax = amax}, stream());
+}
+
+void CudaBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
+  Begin("QuantizeRows", x, out.values, out.scales);
+  cuda::QuantizeRows({.x = x, .amax = amax, .out = out}, stream());
+}
+
+void CudaBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
+                          const Activations& out) {
+  Begin("RmsNorm", x, weight, normed, out.values, out.scales);
+  cuda::RmsNorm({.x = x, .weight = weight, .eps = eps, .normed = normed, .out = out}, stream());
+}
+
+void CudaBackend::AddRows(const Tensor& delta, Tensor residual) {
+  Begin("AddRows", delta, residual);
+  cuda::AddRows({.delta = delta, .residual = residual}, stream());
+}
+
+void CudaBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
+  Begin("EmbedRows", ids, table, out);
+  cuda::EmbedRows({.ids = ids, .table = table, .out = out}, stream());
+}
+
+void CudaBackend::Zero(Tensor tensor) {
+  Begin("Zero", tensor);
+  cuda::Zero(tensor, stream());
+}
+
+void CudaBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor dst) {
+  Begin("GatherRows", src, index, dst);
+  cuda::GatherRows({.src = src, .index = index, .dst = dst}, stream());
+}
+
+void CudaBackend::MergeColumns(const Tensor& shards, Tensor out) {
+  Begin("MergeColumns", shards, out);
+  cuda::MergeColumns({.shards = shards, .out = out}, stream());
+}
+
+void CudaBackend::RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tensor& rope,
+                                 const PagedRows& rows, const KvLayer& cache) {
+  Begin("RopeAndStoreKv", q, k, v, rope, rows.positions, rows.slots, cache.k, cache.v);
+  cuda::RopeAndStoreKv({.q = q, .k = k, .v = v, .rope = rope, .rows = rows, .cache = cache},
+                       stream());
+}
+
+void CudaBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
+                                 std::span<const int32_t> kv_head_of, float scale, Tensor out) {
+  Begin("PagedAttention", q, rows.positions, rows.query_starts, rows.block_tables, cache.k, cache.v,
+        out);
+  const int64_t most_positions = rows.block_tables.cols() * cache.k.shape(2);
+  const int64_t wanted = PagedAttentionScratch(q.rows(), static_cast<int64_t>(kv_head_of.size()),
+                                               cache.k.shape(3), most_positions);
+  const int64_t floats = std::min(wanted, kMaxAttentionScratchFloats);
+  const Tensor scratch(attention_scratch_.Reserve(static_cast<size_t>(floats) * sizeof(float)),
+                       DType::kF32, {floats}, Device::kCuda);
+  cuda::PagedAttention({.q = q,
+                        .rows = rows,
+                        .cache = cache,
+                        .kv_head_of = kv_head_of,
+                        .scale = scale,
+                        .out = out,
+                        .scratch = floats > 0 ? scratch : Tensor(),
+                        .num_multiprocessors = context_->gemm_device().sm_count},
+                       stream());
+}
+
+void CudaBackend::SiluMul(const Tensor& gate_up, Tensor out) {
+  Begin("SiluMul", gate_up, out);
+  cuda::SiluMul({.gate_up = gate_up, .out = out}, stream());
+}
+
+void CudaBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
+  Begin("Route", x, gate, experts, weights);
+  cuda::Route({.x = x, .gate = gate, .experts = experts, .weights = weights}, stream());
+}
+
+void CudaBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
+                               Tensor row_of_slot, Tensor row_offsets) {
+  Begin("SortByExpert", experts, token_of_row, row_of_slot, row_offsets);
+  cuda::SortByExpert({.experts = experts,
+                      .first_expert = first_expert,
+                      .token_of_row = token_of_row,
+                      .row_of_slot = row_of_slot,
+                      .row_offsets = row_offsets},
+                     stream());
+}
+
+void CudaBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
+  Begin("AddRowCounts", row_offsets, totals);
+  cuda::AddRowCounts({.row_offsets = row_offsets, .totals = totals}, stream());
+}
+
+void CudaBackend::CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
+                                 Tensor residual) {
+  Begin("CombineExperts", rows, row_of, weights, residual);
+  cuda::CombineExperts({.rows = rows, .row_of = row_of, .weights = weights, .residual = residual},
+                       stream());
+}
+
+}  // namespace intermix::cuda
