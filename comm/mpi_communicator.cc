@@ -139,6 +139,11 @@ MpiSession::MpiSession() {
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
   CHECK_GE(provided, MPI_THREAD_SERIALIZED) << "this MPI library cannot be used from a thread";
   SetAbortHook([](const std::string&) { MPI_Abort(MPI_COMM_WORLD, 1); });
+  int rank = 0;
+  int size = 1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size > 1) SetFatalLabel("rank " + std::to_string(rank));
   MPI_Comm host;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
   MPI_Comm_rank(host, &local_rank_);
@@ -149,6 +154,7 @@ MpiSession::MpiSession() {
 MpiSession::~MpiSession() {
   if (!IsInitialized()) return;
   SetAbortHook(nullptr);
+  SetFatalLabel("");
   MPI_Finalize();
 }
 

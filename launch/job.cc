@@ -38,7 +38,7 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
       ->check(CLI::NonNegativeNumber);
   command.add_option("--ep", rank.ep, "Expert parallel groups (0: as many as divide the experts)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--device", rank.device, "cpu, or reference (scalar and slow)")
+  command.add_option("--device", rank.device, "cpu, cuda, or reference (scalar and slow)")
       ->capture_default_str();
   command
       .add_option("--threads", rank.num_threads, "Threads of this rank (0: its CPUs, or its share)")
@@ -94,6 +94,7 @@ absl::Status Job::Load(const JobOptions& options) {
   RankOptions rank_options = options.rank;
   rank_options.quant = *quant;
   if (rank_options.num_threads == 0) rank_options.num_threads = FairThreads(*session_);
+  rank_options.local_rank = session_->local_rank();
   absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(rank_options, std::move(world_));
   if (!rank.ok()) return rank.status();
   rank_ = *std::move(rank);

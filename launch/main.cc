@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "CLI/CLI.hpp"
+#include "kernels/cuda/cuda_backend.h"
 #include "launch/commands.h"
 
 namespace {
@@ -35,7 +36,9 @@ void AddCommands(CLI::App& app, int* exit_code) {
 int main(int argc, char** argv) {
   CLI::App app(
       "Intermix: distributed inference of mixture-of-experts models on integer-scale ranks");
-  app.set_version_flag("--version", "intermix " INTERMIX_VERSION);
+  app.set_version_flag("--version", [] {
+    return "intermix " INTERMIX_VERSION " (" + intermix::CudaBuildDescription() + ")";
+  });
   app.require_subcommand(1);
   int exit_code = 0;
   AddCommands(app, &exit_code);

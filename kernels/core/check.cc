@@ -15,7 +15,14 @@ std::function<void(const std::string&)>& Hook() {
   return hook;
 }
 
+std::string& Label() {
+  static std::string label;
+  return label;
+}
+
 }  // namespace
+
+void SetFatalLabel(const std::string& label) { Label() = label.empty() ? "" : label + ": "; }
 
 void SetAbortHook(std::function<void(const std::string& message)> hook) {
   const std::lock_guard lock(hook_mutex);
@@ -23,7 +30,7 @@ void SetAbortHook(std::function<void(const std::string& message)> hook) {
 }
 
 void Fatal(const std::string& message) {
-  std::fprintf(stderr, "intermix: fatal: %s\n", message.c_str());
+  std::fprintf(stderr, "intermix: %sfatal: %s\n", Label().c_str(), message.c_str());
   std::fflush(stderr);
   std::function<void(const std::string&)> hook;
   {

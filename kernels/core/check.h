@@ -14,6 +14,9 @@ namespace intermix {
 // Called once, on the failing thread, with the whole message, just before abort().
 void SetAbortHook(std::function<void(const std::string& message)> hook);
 
+// Begins every message from now on: "rank 3". Set before threads are started.
+void SetFatalLabel(const std::string& label);
+
 // Prints the message, runs the abort hook, aborts. For failures that no caller could handle.
 [[noreturn]] void Fatal(const std::string& message);
 

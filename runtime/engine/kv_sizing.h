@@ -12,12 +12,13 @@ namespace intermix {
 struct KvSizing {
   int64_t memory_bytes = 0;  // per rank; 0: automatic
   int64_t max_context = 0;   // positions
+  int64_t free_bytes = 0;    // of this rank's device, this rank's part of it
 };
 
 // Collective: the same number on every rank, the smallest that any can hold. Automatic sizing takes
-// 16 sequences of max_context, or what half of the free memory, shared by the ranks, can hold.
+// 16 sequences of max_context, or what half of the free memory can hold.
 //   INVALID_ARGUMENT: not even one block fits; says how much is needed.
 absl::StatusOr<int64_t> DecideKvBlocks(const KvSizing& sizing, const KvCacheShape& shape,
-                                       Communicator& world);
+                                       Communicator& control);
 
 }  // namespace intermix

@@ -6,10 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "comm/parallel_groups.h"
-#include "kernels/cpu/cpu_backend.h"
-#include "kernels/reference/reference_backend.h"
+#include "comm/watchdog.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/engine/batch_channel.h"
+#include "runtime/engine/device.h"
 #include "runtime/engine/kv_sizing.h"
 #include "runtime/engine/step_executor.h"
 #include "runtime/kv/kv_cache.h"
@@ -20,8 +20,9 @@ namespace {
 
 // What Create assembles, in the order in which the parts depend on each other.
 struct Parts {
-  ParallelGroups groups;
   std::unique_ptr<Backend> backend;
+  std::unique_ptr<Watchdog> watchdog;
+  ParallelGroups groups;
   std::unique_ptr<Transformer> model;
   std::unique_ptr<KvCache> cache;
   std::string description;
@@ -77,6 +78,7 @@ class RankImpl final : public Rank, public ModelRunner {
 
  private:
   Tensor Run(const Batch& batch) {
+    const Watchdog::Work work(*parts_.watchdog, absl::StrCat("step ", batch.step));
     progress_.in_step = true;
     const Tensor logits = executor_.Run(batch);
     progress_.tokens += batch.num_tokens();
@@ -89,18 +91,6 @@ class RankImpl final : public Rank, public ModelRunner {
   StepExecutor executor_;
   RankProgress progress_;
 };
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const RankOptions& options) {
-  if (options.device == "reference") return MakeReferenceBackend();
-  if (options.device == "cpu") {
-    absl::StatusOr<Isa> isa = IsaFromEnvironment();
-    if (!isa.ok()) return isa.status();
-    return MakeCpuBackend(
-        {.threads = {.num_threads = options.num_threads, .pin = options.pin_threads}, .isa = *isa});
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("there is no device \"", options.device, "\"; use cpu or reference"));
-}
 
 absl::StatusOr<int32_t> DecideMaxContext(const RankOptions& options, const ModelConfig& config) {
   const int64_t limit = config.max_position_embeddings;
@@ -122,7 +112,7 @@ struct Opened {
 
 absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& world) {
   Opened opened;
-  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options);
+  absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options, world.rank());
   if (!backend.ok()) return backend.status();
   opened.backend = *std::move(backend);
 
@@ -147,6 +137,12 @@ absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& worl
   return opened;
 }
 
+// What this rank may take of its device's memory; ranks on CPUs share their host's.
+int64_t FreeBytes(const Parts& parts) {
+  const int64_t free = parts.backend->free_bytes();
+  return parts.backend->device() == Device::kCpu ? free / parts.groups.control->size() : free;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
@@ -156,8 +152,13 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
   const ModelConfig& config = opened->checkpoint->config();
 
   Parts parts;
-  parts.groups = MakeParallelGroups(opened->layout, std::move(world));
   parts.backend = std::move(opened->backend);
+  parts.watchdog = std::make_unique<Watchdog>(Watchdog::Options{
+      .who = absl::StrCat("rank ", world->rank()), .limit = StepLimit(*parts.backend)});
+  absl::StatusOr<std::unique_ptr<Communicator>> devices =
+      ConnectDevices(*parts.backend, *parts.watchdog, *world);
+  if (!devices.ok()) return devices.status();
+  parts.groups = MakeParallelGroups(opened->layout, std::move(world), *std::move(devices));
   parts.description = absl::StrCat(config.architecture, ", ", opened->checkpoint->description());
   parts.max_context = opened->max_context;
 
@@ -170,9 +171,10 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
                         .num_kv_heads = opened->plan.kv_heads.size(),
                         .block_size = options.block_size,
                         .head_dim = config.head_dim};
-  absl::StatusOr<int64_t> blocks =
-      DecideKvBlocks({.memory_bytes = options.kv_memory_bytes, .max_context = parts.max_context},
-                     shape, *parts.groups.world);
+  absl::StatusOr<int64_t> blocks = DecideKvBlocks({.memory_bytes = options.kv_memory_bytes,
+                                                   .max_context = parts.max_context,
+                                                   .free_bytes = FreeBytes(parts)},
+                                                  shape, *parts.groups.control);
   if (!blocks.ok()) return blocks.status();
   shape.num_blocks = *blocks;
   parts.cache = std::make_unique<KvCache>(shape, *parts.backend);

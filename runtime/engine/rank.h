@@ -22,7 +22,8 @@ namespace intermix {
 struct RankOptions {
   std::string model_directory;
   QuantSpec quant;             // for a directory that is not quantised yet
-  std::string device = "cpu";  // "cpu" or "reference" (the scalar oracle; slow)
+  std::string device = "cpu";  // "cpu", "cuda" or "reference" (the scalar oracle; slow)
+  int local_rank = -1;         // among this host's ranks: which GPU is its own; -1: the rank
   int tp = 0;                  // 0: automatic
   int ep = 0;                  // 0: automatic
   int num_threads = 0;         // 0: automatic

@@ -81,6 +81,7 @@ Tensor StepExecutor::Run(const Batch& batch) {
   if (const Tensor& totals = model_.expert_totals(); !totals.empty()) {
     stats_.Update(exec.Download<int32_t>(totals), totals.cols());
   }
+  backend_.Synchronize();
   return logits;
 }
 
@@ -109,13 +110,22 @@ Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
   for (int g = 0; g < layout.dp; ++g) {
     const int64_t end = begin + group_rows[g];
     const Tensor group(shards.Rows(begin * layout.tp, end * layout.tp).raw(), DType::kF32,
-                       {layout.tp, end - begin, mine.cols()});
+                       {layout.tp, end - begin, mine.cols()}, shards.device());
     backend_.MergeColumns(group, rows.Rows(begin, end));
     begin = end;
   }
   const Tensor ordered = exec.Take(DType::kF32, {rows.rows(), padded_vocab});
   backend_.GatherRows(rows, exec.Upload(LogitsRowOrder(batch, layout.dp)), ordered);
-  return ordered.Cols(0, model_.config().vocab_size);
+  return ToHost(ordered).Cols(0, model_.config().vocab_size);
+}
+
+Tensor StepExecutor::ToHost(const Tensor& rows) {
+  if (rows.device() == Device::kCpu) return rows;
+  const size_t bytes = static_cast<size_t>(rows.bytes());
+  if (host_logits_.bytes() < bytes) host_logits_ = backend_.AllocateHost(bytes);
+  const Tensor copy = host_logits_.View(rows.dtype(), {rows.rows(), rows.cols()});
+  backend_.CopyToHost(rows, copy.raw());
+  return copy;
 }
 
 }  // namespace intermix

@@ -22,7 +22,8 @@ class StepExecutor {
                Backend& backend, RankOptions::Dispatch dispatch);
 
   // Collective: every rank runs the same batch. On rank 0, the wanted rows' logits in the order of
-  // the batch's chunks, [rows, vocab_size] float32, valid until the next call; empty elsewhere.
+  // the batch's chunks, [rows, vocab_size] float32 on the host, valid until the next call; empty
+  // elsewhere. The device has finished the step on return.
   Tensor Run(const Batch& batch);
 
   // Of every expert, since start; any thread.
@@ -34,6 +35,8 @@ class StepExecutor {
                             const std::vector<int32_t>& wanted) const;
   // Every rank's slice of the logits to rank 0.
   Tensor CollectLogits(const Batch& batch, const Tensor& mine);
+  // A contiguous tensor where the host can read it.
+  Tensor ToHost(const Tensor& rows);
 
   const Transformer& model_;
   const KvCache& cache_;
@@ -42,6 +45,7 @@ class StepExecutor {
   RankOptions::Dispatch dispatch_;
   RoutingStats stats_;
   Workspace workspace_;
+  Buffer host_logits_;  // where the device's memory is not the host's
 };
 
 }  // namespace intermix

@@ -1,0 +1,41 @@
+#include "runtime/engine/device.h"
+
+#include "absl/strings/str_cat.h"
+#include "comm/nccl_communicator.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace intermix {
+
+absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const RankOptions& options, int rank) {
+  if (options.device == "reference") return MakeReferenceBackend();
+  if (options.device == "cuda") {
+    return MakeCudaBackend(
+        {.device = options.local_rank < 0 ? rank : options.local_rank, .rank = rank});
+  }
+  if (options.device == "cpu") {
+    absl::StatusOr<Isa> isa = IsaFromEnvironment();
+    if (!isa.ok()) return isa.status();
+    return MakeCpuBackend(
+        {.threads = {.num_threads = options.num_threads, .pin = options.pin_threads}, .isa = *isa});
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("there is no device \"", options.device, "\"; use cpu, cuda or reference"));
+}
+
+// A collective between GPUs whose peer is gone may never end. MPI ends its job by itself, and CPUs
+// may be slow.
+std::chrono::milliseconds StepLimit(const Backend& backend) {
+  return backend.device() == Device::kCpu ? std::chrono::milliseconds(0) : std::chrono::minutes(5);
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> ConnectDevices(Backend& backend, Watchdog& watchdog,
+                                                             Communicator& control) {
+  std::unique_ptr<Communicator> ranks = control.Split(0, control.rank());
+  if (backend.device() == Device::kCpu) return ranks;
+  return MakeNcclCommunicator({.stream = CudaStreamOf(backend), .watchdog = watchdog},
+                              std::move(ranks));
+}
+
+}  // namespace intermix
