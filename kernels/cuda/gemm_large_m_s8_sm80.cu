@@ -8,14 +8,14 @@ namespace intermix::cuda {
 namespace {
 
 constexpr char kName[] = "gemm_large_m_s8_sm80";
-constexpr int kSumsTile = 4;      // of kGemmTiles
-constexpr int kPromotesTile = 5;  // of kGemmTiles
 
 template <GemmMode kMode>
 void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream) {
-  constexpr int kTile = Promotes(kMode) ? kPromotesTile : kSumsTile;
-  CHECK_EQ(plan.tile, kTile) << "not this family's tile for the mode";
-  LaunchTile<kTile, kMode>(kName, args, plan, stream);
+  if constexpr (!Promotes(kMode)) {  // partial sums would not fit beside this tile's
+    if (plan.tile == 4) return LaunchTile<4, kMode>(kName, args, plan, stream);
+  }
+  CHECK_EQ(plan.tile, 5) << "not a tile of this family for the mode";
+  LaunchTile<5, kMode>(kName, args, plan, stream);
 }
 
 }  // namespace

@@ -36,11 +36,14 @@ INTERMIX_DEVICE void CountRowTiles(const GemmArgs& args) {
   int32_t* const first = FirstRowTiles<G>();
   const int lane = static_cast<int>(threadIdx.x);
   int32_t before = 0;
+#pragma unroll 1
   for (int32_t base = 0; base < args.num_experts; base += 32) {
     const int32_t expert = base + lane;
     int32_t tiles = 0;
-    if (expert < args.num_experts && args.experts[expert].mode == G::kMode) {
-      tiles = (ExpertRows(args, expert).count + G::kTokens - 1) / G::kTokens;
+    if (expert < args.num_experts) {
+      // Read beside the mode, not after it: every block waits for this.
+      const int32_t rows = opaque(ExpertRows(args, expert).count);
+      if (args.experts[expert].mode == G::kMode) tiles = (rows + G::kTokens - 1) / G::kTokens;
     }
     int32_t sum = tiles;  // over the lanes up to this one
 #pragma unroll

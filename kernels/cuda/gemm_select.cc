@@ -16,7 +16,7 @@ struct TileRate {
   double promotes;  // modes with them
 };
 constexpr std::array<TileRate, kGemmTiles.size()> kRates = {
-    {{400, 350}, {750, 600}, {1100, 800}, {1400, 1000}, {2000, 0}, {0, 1400}}};
+    {{400, 350}, {750, 600}, {1100, 800}, {1400, 1000}, {2000, 0}, {1700, 1400}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM

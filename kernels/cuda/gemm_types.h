@@ -80,7 +80,7 @@ inline constexpr std::array<GemmTile, 6> kGemmTiles = {{
     {GemmFamily::kSmallM, 2, 4, 4, 1, 4, 4, 3, true, true},   // 128 x 32
     {GemmFamily::kSmallM, 2, 8, 4, 1, 4, 4, 2, true, true},   // 128 x 64
     {GemmFamily::kLargeM, 4, 8, 4, 2, 4, 3, 1, false, true},  // 256 x 128
-    {GemmFamily::kLargeM, 2, 8, 4, 2, 4, 4, 1, true, false},  // 128 x 128
+    {GemmFamily::kLargeM, 2, 8, 4, 2, 4, 4, 1, true, true},   // 128 x 128
 }};
 
 // Shared memory before the stages: a flag, then one number per expert and one more.

@@ -49,6 +49,14 @@ TEST(GemmSelectTest, ManyTokensTakeTheLargeTileOfTheMode) {
   }
 }
 
+TEST(GemmSelectTest, TilesThatWouldLeaveHalfOfTheDeviceIdleAreHalved) {
+  const GemmProblem problem = {.n = 4096, .k = 4096, .rows = 512};
+  EXPECT_LE(PlanGemm(problem, 4, kH100).blocks, kH100.sm_count / 2);
+  const GemmPlan plan = SelectGemm(problem, kH100);
+  EXPECT_EQ(kGemmTiles[plan.tile].family, GemmFamily::kLargeM);
+  EXPECT_EQ(plan.blocks, 128);
+}
+
 TEST(GemmSelectTest, EveryChoiceRunsTheModeAndFitsTheDevice) {
   for (const GemmDevice& device : {kH100, kA100, kAda}) {
     for (int mode = 0; mode < kNumGemmModes; ++mode) {

@@ -145,7 +145,7 @@ class GemmTest : public ::testing::Test {
         .mode = mode, .n = args.n, .k = args.k, .experts = args.num_experts, .rows = args.rows};
     if (run.tile < 0) return SelectGemm(problem, kDevice);
     int tile = run.tile;
-    if (!kGemmTiles[tile].Runs(mode)) tile = tile == 4 ? 5 : 4;
+    if (!kGemmTiles[tile].Runs(mode)) tile = 5;
     GemmPlan plan = PlanGemm(problem, tile, kDevice);
     if (run.blocks > 0) {
       plan.blocks = run.blocks;
