@@ -1,4 +1,4 @@
-// The one binary: `intermix serve | generate | client | status | quantize | perplexity`.
+// The one binary: `intermix serve | generate | client | status | quantize | perplexity | bench`.
 #include <cstdlib>
 #include <sstream>
 
@@ -29,6 +29,7 @@ void AddCommands(CLI::App& app, int* exit_code) {
   intermix::AddClientStatusCommand(app, exit_code);
   intermix::AddPerplexityCommand(app, exit_code);
   intermix::AddQuantizeCommand(app, exit_code);
+  intermix::AddBenchCommand(app, exit_code);
 }
 
 }  // namespace

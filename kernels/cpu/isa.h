@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/cpu/peak_loops.h"
 #include "kernels/cpu/quant_gemm.h"
 #include "kernels/cpu/row_kernels.h"
 
@@ -35,6 +36,7 @@ namespace cpu {
 struct Kernels {
   RowKernels rows;
   QuantGemmKernels gemm;
+  PeakLoops peak;
 };
 
 // `isa` must be supported.

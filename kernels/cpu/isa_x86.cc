@@ -23,13 +23,14 @@ cpu::Kernels cpu::KernelsFor(Isa isa) {
   CHECK(IsSupported(isa)) << "this processor does not support " << Name(isa);
   switch (isa) {
     case Isa::kAvx512:
-      return {.rows = Avx512RowKernels(), .gemm = Avx512QuantGemmKernels()};
+      return {
+          .rows = Avx512RowKernels(), .gemm = Avx512QuantGemmKernels(), .peak = Avx512PeakLoops()};
     case Isa::kAvx2:
-      return {.rows = Avx2RowKernels(), .gemm = Avx2QuantGemmKernels()};
+      return {.rows = Avx2RowKernels(), .gemm = Avx2QuantGemmKernels(), .peak = Avx2PeakLoops()};
     case Isa::kScalar:
       break;
   }
-  return {.rows = ScalarRowKernels(), .gemm = ScalarQuantGemmKernels()};
+  return {.rows = ScalarRowKernels(), .gemm = ScalarQuantGemmKernels(), .peak = ScalarPeakLoops()};
 }
 
 }  // namespace intermix

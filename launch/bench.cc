@@ -1,0 +1,94 @@
+#include "launch/bench.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/thread_pool.h"
+#include "runtime/bench/kernel_bench.h"
+#include "runtime/bench/limits.h"
+#include "runtime/bench/model_bench.h"
+#include "runtime/bench/model_presets.h"
+#include "runtime/bench/peak_bench.h"
+#include "runtime/engine/device.h"
+
+namespace intermix {
+namespace {
+
+// One line on stderr that says what is being measured; overwritten on a terminal.
+void Say(const std::string& what) {
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  std::fprintf(stderr, terminal ? "\r\033[Kbench: %s" : "bench: %s\n", what.c_str());
+  std::fflush(stderr);
+}
+
+TurnOptions TurnsOf(const BenchOptions& options) {
+  TurnOptions turns{.turns = options.turns};
+  if (options.clock == "cpu") {
+    const int threads = ThreadPool({.num_threads = options.rank.num_threads}).num_threads();
+    turns.clock = [threads] { return CpuSeconds() / threads; };
+  }
+  return turns;
+}
+
+// Opens the device and measures on it.
+template <typename F>
+BenchTables OnDevice(const BenchOptions& options, const F& measure) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options.rank, 0);
+  if (!backend.ok()) return backend.status();
+  absl::StatusOr<std::vector<Limit>> limits = LimitsOf(options.rank);
+  if (!limits.ok()) return limits.status();
+  TurnTimer timer(
+      *std::move(limits), [&] { (*backend)->Synchronize(); }, TurnsOf(options));
+  BenchTables tables = measure(**backend, timer);
+  if (!tables.ok()) return tables;
+  Say("limits");
+  std::vector<Table> all = BenchLimits(timer);
+  for (Table& table : *tables) all.push_back(std::move(table));
+  return all;
+}
+
+}  // namespace
+
+BenchTables BenchPeakCommand(const BenchOptions& options) {
+  Say("limits");
+  absl::StatusOr<std::vector<Limit>> limits = AllLimitsOf(options.rank);
+  if (!limits.ok()) return limits.status();
+  TurnTimer timer(*std::move(limits), nullptr, TurnsOf(options));
+  return BenchLimits(timer);
+}
+
+BenchTables BenchKernelsCommand(const BenchOptions& options) {
+  const absl::StatusOr<ModelConfig> config = BenchModelConfig(options.config, 0);
+  if (!config.ok()) return config.status();
+  const std::vector<KernelCase> cases =
+      KernelCases({.config = *config, .tokens = options.tokens, .contexts = options.contexts});
+  return OnDevice(options, [&](Backend& backend, TurnTimer& timer) {
+    return BenchTables(BenchKernels(cases, options.filter, backend, timer,
+                                    [](size_t done, size_t total, const std::string& what) {
+                                      Say(absl::StrCat(done + 1, "/", total, " ", what));
+                                    }));
+  });
+}
+
+BenchTables BenchModelCommand(const BenchOptions& options) {
+  const absl::StatusOr<ModelConfig> config = BenchModelConfig(options.config, options.layers);
+  if (!config.ok()) return config.status();
+  const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
+  if (!quant.ok()) return quant.status();
+  return OnDevice(options, [&](Backend& backend, TurnTimer& timer) {
+    return BenchModel({.config = *config,
+                       .quant = *quant,
+                       .prompt = options.prompt,
+                       .generate = options.generate,
+                       .batches = options.batches,
+                       .context = options.context,
+                       .progress = &Say},
+                      backend, timer);
+  });
+}
+
+}  // namespace intermix

@@ -1,0 +1,210 @@
+#include "runtime/bench/model_bench.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "comm/parallel_groups.h"
+#include "comm/self_communicator.h"
+#include "runtime/bench/profiled_backend.h"
+#include "runtime/bench/random_checkpoint.h"
+#include "runtime/bench/random_weight.h"
+#include "runtime/engine/step_executor.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/model/transformer.h"
+
+namespace intermix {
+namespace {
+
+constexpr int32_t kBlockSize = 16;
+constexpr double kSmallestShare = 0.01;  // of a step's time; ops below it are "others"
+
+// Prompt or generation, step after step; the same steps come again after the last.
+struct Phase {
+  std::string name;
+  int64_t tokens_per_step = 0;
+  std::vector<Batch> steps;
+};
+
+class ModelBench {
+ public:
+  ModelBench(const ModelBenchOptions& options, Backend& backend, TurnTimer& timer)
+      : options_(options),
+        timer_(timer),
+        profiled_(backend),
+        groups_(MakeParallelGroups(*ParallelLayout::Make(1, 1, 1, 0), MakeSelfCommunicator())),
+        backend_(backend) {}
+
+  absl::Status Load() {
+    const ModelConfig& config = options_.config;
+    const RandomCheckpoint checkpoint(config, options_.quant);
+    absl::StatusOr<std::unique_ptr<Transformer>> model = Transformer::Load(
+        checkpoint, groups_, backend_, MaxPositions(), [this](int64_t done, int64_t total) {
+          Say(absl::StrCat("making layer ", done, " of ", total));
+        });
+    if (!model.ok()) return model.status();
+    model_ = *std::move(model);
+    const int64_t sequences = *std::max_element(options_.batches.begin(), options_.batches.end());
+    const int64_t blocks = std::max(sequences * BlocksFor(options_.context + options_.generate),
+                                    BlocksFor(options_.prompt));
+    cache_ = std::make_unique<KvCache>(KvCacheShape{.num_layers = config.num_hidden_layers,
+                                                    .num_blocks = blocks,
+                                                    .num_kv_heads = config.num_key_value_heads,
+                                                    .block_size = kBlockSize,
+                                                    .head_dim = config.head_dim},
+                                       backend_);
+    return absl::OkStatus();
+  }
+
+  std::vector<Table> Run() {
+    if (options_.prompt > 0) Measure(PromptPhase());
+    for (const int32_t sequences : options_.batches) Measure(GeneratePhase(sequences));
+    return {std::move(model_table_), std::move(ops_table_)};
+  }
+
+ private:
+  static int64_t BlocksFor(int64_t positions) { return (positions + kBlockSize - 1) / kBlockSize; }
+  int64_t MaxPositions() const {
+    return std::max(options_.prompt, options_.context + options_.generate);
+  }
+  void Say(const std::string& what) const {
+    if (options_.progress) options_.progress(what);
+  }
+
+  int32_t NextToken() {
+    uint64_t bits = 0;
+    FillRandomBits(++seed_, &bits, 1);
+    return static_cast<int32_t>(bits % static_cast<uint64_t>(options_.config.vocab_size));
+  }
+
+  SequenceChunk Chunk(int32_t sequence, int32_t start, int32_t count) {
+    SequenceChunk chunk{.start = start, .logits = LogitsWanted::kLast};
+    for (int32_t i = 0; i < count; ++i) chunk.tokens.push_back(NextToken());
+    const auto blocks = static_cast<int32_t>(BlocksFor(MaxPositions()));
+    chunk.blocks.resize(static_cast<size_t>(BlocksFor(start + count)));
+    std::iota(chunk.blocks.begin(), chunk.blocks.end(), sequence * blocks);
+    return chunk;
+  }
+
+  Phase PromptPhase() {
+    return {.name = absl::StrCat("prompt ", options_.prompt),
+            .tokens_per_step = options_.prompt,
+            .steps = {Batch{.chunks = {Chunk(0, 0, options_.prompt)}}}};
+  }
+
+  // The cache before `context` holds zeros, or what another phase left: attention reads it all the
+  // same.
+  Phase GeneratePhase(int32_t sequences) {
+    Phase phase{.name = absl::StrCat("generate, batch ", sequences), .tokens_per_step = sequences};
+    for (int32_t i = 0; i < options_.generate; ++i) {
+      Batch batch;
+      for (int32_t s = 0; s < sequences; ++s) {
+        batch.chunks.push_back(Chunk(s, options_.context + i, 1));
+      }
+      phase.steps.push_back(std::move(batch));
+    }
+    return phase;
+  }
+
+  void Measure(const Phase& phase) {
+    Say(phase.name);
+    constexpr auto kDispatch = RankOptions::Dispatch::kAuto;
+    StepExecutor executor(*model_, *cache_, groups_, backend_, kDispatch);
+    const auto run = [&] {
+      for (const Batch& step : phase.steps) executor.Run(step);
+    };
+    StepExecutor observed(*model_, *cache_, groups_, profiled_, kDispatch);
+    const auto observe = [&] {
+      profiled_.Clear();
+      for (const Batch& step : phase.steps) observed.Run(step);
+    };
+    observe();  // memory is touched for the first time
+    observe();
+    const Work work = profiled_.total_work();
+    AddOps(phase);
+    AddModel(phase, work, timer_.Measure(work, run));
+  }
+
+  void AddModel(const Phase& phase, const Work& work, const Measurement& m) {
+    const auto steps = static_cast<double>(phase.steps.size());
+    const auto tokens = static_cast<double>(phase.tokens_per_step) * steps;
+    std::vector<Cell> row = {phase.name,
+                             tokens / m.seconds,
+                             100.0 * m.spread,
+                             1e3 * m.seconds / steps,
+                             1e-12 * work.int8_ops / m.seconds,
+                             1e-9 * work.bytes / m.seconds};
+    for (const double fraction : m.fractions) row.emplace_back(Percent(fraction));
+    model_table_.rows.push_back(std::move(row));
+  }
+
+  static double Percent(double fraction) {
+    return fraction > 0.0 ? 100.0 * fraction : std::numeric_limits<double>::quiet_NaN();
+  }
+
+  void AddOps(const Phase& phase) {
+    std::vector<std::pair<std::string, OpProfile>> ops(profiled_.ops().begin(),
+                                                       profiled_.ops().end());
+    std::sort(ops.begin(), ops.end(),
+              [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+    double total = 0.0;
+    for (const auto& [name, op] : ops) total += op.seconds;
+    const auto steps = static_cast<double>(phase.steps.size());
+    const auto add = [&](const std::string& name, const OpProfile& op) {
+      ops_table_.rows.push_back({phase.name, name, static_cast<double>(op.calls) / steps,
+                                 1e3 * op.seconds / steps, 100.0 * op.seconds / total});
+    };
+    OpProfile others;
+    for (const auto& [name, op] : ops) {
+      if (op.seconds >= kSmallestShare * total) {
+        add(name, op);
+      } else {
+        others.calls += op.calls;
+        others.seconds += op.seconds;
+      }
+    }
+    add("others", others);
+  }
+
+  const ModelBenchOptions& options_;
+  TurnTimer& timer_;
+  ProfiledBackend profiled_;
+  const ParallelGroups groups_;
+  Backend& backend_;
+  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<KvCache> cache_;
+  uint64_t seed_ = 0;
+  Table model_table_{.title = "model",
+                     .columns = {"phase", "tokens/s", "spread %", "ms/step", "int8 TOPS", "GB/s",
+                                 "% of int8", "% of float", "% of memory"}};
+  Table ops_table_{.title = "ops",
+                   .columns = {"phase", "op", "calls/step", "ms/step", "% of time"}};
+};
+
+absl::Status Check(const ModelBenchOptions& options) {
+  if (options.batches.empty() || options.generate < 1) {
+    return absl::InvalidArgumentError("give at least one batch and one token to generate");
+  }
+  const int64_t longest = std::max(options.prompt, options.context + options.generate);
+  if (longest > options.config.max_position_embeddings) {
+    return absl::InvalidArgumentError(absl::StrCat("the model's context is ",
+                                                   options.config.max_position_embeddings,
+                                                   " tokens, too short for ", longest));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Table>> BenchModel(const ModelBenchOptions& options, Backend& backend,
+                                              TurnTimer& timer) {
+  if (absl::Status s = Check(options); !s.ok()) return s;
+  ModelBench bench(options, backend, timer);
+  if (absl::Status s = bench.Load(); !s.ok()) return s;
+  return bench.Run();
+}
+
+}  // namespace intermix

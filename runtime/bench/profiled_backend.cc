@@ -1,0 +1,124 @@
+#include "runtime/bench/profiled_backend.h"
+
+#include <chrono>
+#include <vector>
+
+namespace intermix {
+namespace {
+
+std::vector<int32_t> HostInts(Backend& backend, const Tensor& ints) {
+  std::vector<int32_t> host(static_cast<size_t>(ints.num_elements()));
+  if (!host.empty()) backend.CopyToHost(ints, host.data());
+  return host;
+}
+
+}  // namespace
+
+Work ProfiledBackend::total_work() const {
+  Work total;
+  for (const auto& [name, op] : ops_) total += op.work;
+  return total;
+}
+
+OpProfile& ProfiledBackend::Time(const char* name, const std::function<void()>& op) {
+  using Clock = std::chrono::steady_clock;
+  inner_.Synchronize();
+  const Clock::time_point start = Clock::now();
+  op();
+  inner_.Synchronize();
+  OpProfile& profile = ops_[name];
+  profile.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  ++profile.calls;
+  return profile;
+}
+
+void ProfiledBackend::CopyToDevice(const void* host, Tensor tensor) {
+  Time("copy to device", [&] { inner_.CopyToDevice(host, tensor); });
+}
+
+void ProfiledBackend::CopyToHost(const Tensor& tensor, void* host) {
+  Time("copy to host", [&] { inner_.CopyToHost(tensor, host); });
+}
+
+void ProfiledBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
+  Time("linear", [&] { inner_.Gemm(x, w, y); }).work += LinearWork(w, x.tokens());
+}
+
+void ProfiledBackend::GroupedGemm(const Activations& x,
+                                  std::span<const PackedWeight* const> weights,
+                                  const Tensor& row_offsets, Tensor y) {
+  Time("expert linear", [&] { inner_.GroupedGemm(x, weights, row_offsets, y); }).work +=
+      GroupedLinearWork(weights, HostInts(inner_, row_offsets));
+}
+
+void ProfiledBackend::RowAbsMax(const Tensor& x, Tensor amax) {
+  Time("row maximum", [&] { inner_.RowAbsMax(x, amax); });
+}
+
+void ProfiledBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
+  Time("quantise", [&] { inner_.QuantizeRows(x, amax, out); });
+}
+
+void ProfiledBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
+                              const Activations& out) {
+  Time("norm", [&] { inner_.RmsNorm(x, weight, eps, normed, out); });
+}
+
+void ProfiledBackend::AddRows(const Tensor& delta, Tensor residual) {
+  Time("add", [&] { inner_.AddRows(delta, residual); });
+}
+
+void ProfiledBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
+  Time("embed", [&] { inner_.EmbedRows(ids, table, out); });
+}
+
+void ProfiledBackend::Zero(Tensor tensor) {
+  Time("zero", [&] { inner_.Zero(tensor); });
+}
+
+void ProfiledBackend::GatherRows(const Tensor& src, const Tensor& index, Tensor dst) {
+  Time("gather", [&] { inner_.GatherRows(src, index, dst); });
+}
+
+void ProfiledBackend::MergeColumns(const Tensor& shards, Tensor out) {
+  Time("merge columns", [&] { inner_.MergeColumns(shards, out); });
+}
+
+void ProfiledBackend::RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tensor& rope,
+                                     const PagedRows& rows, const KvLayer& cache) {
+  Time("rope", [&] { inner_.RopeAndStoreKv(q, k, v, rope, rows, cache); });
+}
+
+void ProfiledBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
+                                     std::span<const int32_t> kv_head_of, float scale, Tensor out) {
+  const AttentionShape shape{.num_heads = static_cast<int64_t>(kv_head_of.size()),
+                             .num_kv_heads = cache.k.shape(1),
+                             .head_dim = cache.k.shape(3)};
+  Time("attention", [&] { inner_.PagedAttention(q, rows, cache, kv_head_of, scale, out); }).work +=
+      AttentionWork(shape, HostInts(inner_, rows.positions), HostInts(inner_, rows.query_starts));
+}
+
+void ProfiledBackend::SiluMul(const Tensor& gate_up, Tensor out) {
+  Time("silu", [&] { inner_.SiluMul(gate_up, out); });
+}
+
+void ProfiledBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
+  Time("route", [&] { inner_.Route(x, gate, experts, weights); });
+}
+
+void ProfiledBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
+                                   Tensor row_of_slot, Tensor row_offsets) {
+  Time("sort",
+       [&] { inner_.SortByExpert(experts, first_expert, token_of_row, row_of_slot, row_offsets); });
+}
+
+void ProfiledBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
+  Time("count rows", [&] { inner_.AddRowCounts(row_offsets, totals); });
+}
+
+void ProfiledBackend::CombineExperts(const Tensor& rows, const Tensor& row_of,
+                                     const Tensor& weights, Tensor residual) {
+  Time("combine", [&] { inner_.CombineExperts(rows, row_of, weights, residual); });
+}
+
+}  // namespace intermix

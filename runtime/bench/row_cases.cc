@@ -1,0 +1,189 @@
+// Ops on rows: what they read and write is their work.
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+#include "runtime/bench/device_data.h"
+#include "runtime/bench/kernel_cases.h"
+#include "runtime/bench/random_weight.h"
+#include "runtime/engine/sampler.h"
+
+namespace intermix {
+namespace {
+
+using Prepare = std::function<PreparedKernel(Backend& backend)>;
+
+double Bytes(std::initializer_list<Tensor> tensors) {
+  double total = 0.0;
+  for (const Tensor& t : tensors) total += static_cast<double>(t.bytes());
+  return total;
+}
+
+// Experts of each slot, any but the same twice in a row of two.
+std::vector<int32_t> RandomExperts(const ModelConfig& config, int64_t tokens) {
+  std::vector<int32_t> experts;
+  for (int64_t t = 0; t < tokens; ++t) {
+    uint64_t bits = 0;
+    FillRandomBits(static_cast<uint64_t>(t + 1), &bits, 1);
+    for (int64_t k = 0; k < config.num_experts_per_tok; ++k) {
+      const auto first = static_cast<int64_t>(bits % 1024);
+      experts.push_back(static_cast<int32_t>((first + k) % config.num_local_experts));
+    }
+  }
+  return experts;
+}
+
+PreparedKernel PrepareQuantize(Backend& backend, int64_t tokens, int64_t width) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const Tensor x = data->Random(DType::kBF16, {tokens, width});
+  const Tensor amax = data->Zeros(DType::kF32, {tokens});
+  const Activations out{.values = data->Zeros(DType::kI8, {tokens, width}),
+                        .scales = data->Zeros(DType::kF32, {tokens})};
+  return {.work = {.bytes = Bytes({x, x, out.values})}, .run = [&backend, data, x, amax, out] {
+            backend.RowAbsMax(x, amax);
+            backend.QuantizeRows(x, amax, out);
+          }};
+}
+
+PreparedKernel PrepareNorm(Backend& backend, int64_t tokens, int64_t width) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const Tensor x = data->Random(DType::kF32, {tokens, width});
+  const Tensor weight = data->Random(DType::kF32, {width});
+  const Tensor normed = data->Zeros(DType::kF32, {tokens, width});
+  const Activations out{.values = data->Zeros(DType::kI8, {tokens, width}),
+                        .scales = data->Zeros(DType::kF32, {tokens})};
+  return {.work = {.bytes = Bytes({x, normed, out.values})},
+          .run = [&backend, data, x, weight, normed, out] {
+            backend.RmsNorm(x, weight, 1e-5f, normed, out);
+          }};
+}
+
+PreparedKernel PrepareAdd(Backend& backend, int64_t tokens, int64_t width) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const Tensor delta = data->Random(DType::kBF16, {tokens, width});
+  const Tensor residual = data->Zeros(DType::kF32, {tokens, width});
+  return {.work = {.bytes = Bytes({delta, residual, residual})},
+          .run = [&backend, data, delta, residual] { backend.AddRows(delta, residual); }};
+}
+
+PreparedKernel PrepareSilu(Backend& backend, int64_t tokens, int64_t width) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const Tensor gate_up = data->Random(DType::kF32, {tokens, 2 * width});
+  const Tensor out = data->Zeros(DType::kBF16, {tokens, width});
+  return {.work = {.bytes = Bytes({gate_up, out})},
+          .run = [&backend, data, gate_up, out] { backend.SiluMul(gate_up, out); }};
+}
+
+PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t tokens) {
+  constexpr int32_t kBlockSize = 16;
+  const auto data = std::make_shared<DeviceData>(backend);
+  const int64_t kv_width = config.num_key_value_heads * config.head_dim;
+  const int64_t blocks = (tokens + kBlockSize - 1) / kBlockSize;
+  std::vector<int32_t> positions;
+  for (int64_t t = 0; t < tokens; ++t) positions.push_back(static_cast<int32_t>(t));
+  const Tensor q =
+      data->Random(DType::kF32, {tokens, config.num_attention_heads * config.head_dim});
+  const Tensor k = data->Random(DType::kF32, {tokens, kv_width});
+  const Tensor v = data->Random(DType::kF32, {tokens, kv_width});
+  const Tensor rope = data->Random(DType::kF32, {tokens, config.head_dim});
+  const auto cache_half = [&] {
+    return data->Zeros(DType::kBF16,
+                       {blocks, config.num_key_value_heads, kBlockSize, config.head_dim});
+  };
+  const KvLayer cache{.k = cache_half(), .v = cache_half()};
+  const PagedRows rows{.positions = data->Ints(positions), .slots = data->Ints(positions)};
+  return {.work = {.bytes = Bytes({q, q, k, k, v}) + static_cast<double>(4 * tokens * kv_width)},
+          .run = [&backend, data, q, k, v, rope, rows, cache] {
+            backend.RopeAndStoreKv(q, k, v, rope, rows, cache);
+          }};
+}
+
+PreparedKernel PrepareRoute(Backend& backend, const ModelConfig& config, int64_t tokens) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const Tensor x = data->Random(DType::kF32, {tokens, config.hidden_size});
+  const Tensor gate = data->Random(DType::kF32, {config.num_local_experts, config.hidden_size});
+  const Tensor experts = data->Zeros(DType::kI32, {tokens, config.num_experts_per_tok});
+  const Tensor weights = data->Zeros(DType::kF32, {tokens, config.num_experts_per_tok});
+  return {.work = {.bytes = Bytes({x, gate})}, .run = [&backend, data, x, gate, experts, weights] {
+            backend.Route(x, gate, experts, weights);
+          }};
+}
+
+// What a rank does to its rows around the experts: sort, gather, and the sum of what came back.
+PreparedKernel PreparePermute(Backend& backend, const ModelConfig& config, int64_t tokens) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const int64_t top_k = config.num_experts_per_tok;
+  const Tensor experts = data->Ints(RandomExperts(config, tokens), top_k);
+  const Tensor token_of_row = data->Zeros(DType::kI32, {tokens * top_k});
+  const Tensor row_of_slot = data->Zeros(DType::kI32, {tokens * top_k});
+  const Tensor offsets = data->Zeros(DType::kI32, {config.num_local_experts + 1});
+  const Tensor x = data->Random(DType::kI8, {tokens, config.hidden_size});
+  const Tensor gathered = data->Zeros(DType::kI8, {tokens * top_k, config.hidden_size});
+  return {.work = {.bytes = Bytes({experts, gathered, gathered})},
+          .run = [&backend, data, experts, token_of_row, row_of_slot, offsets, x, gathered] {
+            backend.SortByExpert(experts, 0, token_of_row, row_of_slot, offsets);
+            backend.GatherRows(x, token_of_row, gathered);
+          }};
+}
+
+PreparedKernel PrepareCombine(Backend& backend, const ModelConfig& config, int64_t tokens) {
+  const auto data = std::make_shared<DeviceData>(backend);
+  const int64_t top_k = config.num_experts_per_tok;
+  const Tensor rows = data->Random(DType::kBF16, {tokens * top_k, config.hidden_size});
+  const Tensor weights = data->Random(DType::kF32, {tokens, top_k});
+  const Tensor residual = data->Zeros(DType::kF32, {tokens, config.hidden_size});
+  return {.work = {.bytes = Bytes({rows, residual, residual})},
+          .run = [&backend, data, rows, weights, residual] {
+            backend.CombineExperts(rows, Tensor(), weights, residual);
+          }};
+}
+
+// Runs on the host, whatever the device.
+PreparedKernel PrepareSample(const ModelConfig& config, const SamplingParams& params) {
+  const auto logits =
+      std::make_shared<OwnedTensor>(RandomValues(DType::kF32, 1, config.vocab_size, 3.0, 1));
+  const auto sampler = std::make_shared<Sampler>();
+  const auto choice = std::make_shared<int32_t>(0);  // each draws its own number
+  return {.run = [logits, sampler, choice, params] {
+    const auto row = std::span<const float>(logits->view.data<float>(),
+                                            static_cast<size_t>(logits->view.num_elements()));
+    CHECK(sampler->Sample(row, params, {.choice = (*choice)++}).ok());
+  }};
+}
+
+}  // namespace
+
+std::vector<KernelCase> RowCases(const KernelCaseOptions& options) {
+  const ModelConfig& config = options.config;
+  const int64_t hidden = config.hidden_size;
+  const int64_t inner = config.intermediate_size;
+  std::vector<KernelCase> cases;
+  for (const int64_t t : options.tokens) {
+    const auto add = [&](const char* op, int64_t width, Prepare prepare) {
+      cases.push_back(
+          {.op = op, .shape = absl::StrCat(width), .tokens = t, .prepare = std::move(prepare)});
+    };
+    add("quantise", inner, [=](Backend& b) { return PrepareQuantize(b, t, inner); });
+    add("norm", hidden, [=](Backend& b) { return PrepareNorm(b, t, hidden); });
+    add("add", hidden, [=](Backend& b) { return PrepareAdd(b, t, hidden); });
+    add("silu", inner, [=](Backend& b) { return PrepareSilu(b, t, inner); });
+    add("rope", config.head_dim, [=](Backend& b) { return PrepareRope(b, config, t); });
+    if (!config.is_moe()) continue;
+    add("route", hidden, [=](Backend& b) { return PrepareRoute(b, config, t); });
+    add("sort and gather", hidden, [=](Backend& b) { return PreparePermute(b, config, t); });
+    add("combine", hidden, [=](Backend& b) { return PrepareCombine(b, config, t); });
+  }
+  const auto add_sampling = [&](const char* how, const SamplingParams& params) {
+    cases.push_back({.op = "sample",
+                     .shape = absl::StrCat(how, " of ", config.vocab_size),
+                     .tokens = 1,
+                     .prepare = [=](Backend&) { return PrepareSample(config, params); }});
+  };
+  add_sampling("the likeliest", {});
+  add_sampling("top-p 0.9", {.temperature = 1.0f, .top_p = 0.9f});
+  return cases;
+}
+
+}  // namespace intermix

@@ -1,0 +1,55 @@
+// `intermix bench` as a user runs it, briefly.
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/testing/run_program.h"
+#include "tests/testing/test_paths.h"
+
+namespace intermix {
+namespace {
+
+ProgramResult Bench(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {IntermixBinary(), "bench"});
+  return RunProgram({.arguments = arguments, .limit_seconds = 100});
+}
+
+TEST(BenchCommandTest, MeasuresATinyModel) {
+  const ProgramResult result = Bench(
+      {"model", "--config", TestData() + "/tiny-mixtral", "--threads", "2", "-p", "16", "-n", "2",
+       "-b", "1,2", "--context", "16", "--group-size", "32", "--turns", "1", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  ASSERT_EQ(json.at("model").size(), 3u);
+  EXPECT_EQ(json["model"][0]["phase"], "prompt 16");
+  for (const nlohmann::json& row : json["model"]) {
+    EXPECT_GT(row["tokens/s"].get<double>(), 0.0);
+    EXPECT_GT(row["% of int8"].get<double>(), 0.0);
+    EXPECT_GT(row["% of memory"].get<double>(), 0.0);
+  }
+  EXPECT_EQ(json.at("limits").size(), 3u);
+  EXPECT_FALSE(json.at("ops").empty());
+  EXPECT_NE(result.err.find("bench: generate, batch 2"), std::string::npos) << result.err;
+}
+
+TEST(BenchCommandTest, MeasuresChosenKernels) {
+  const ProgramResult result =
+      Bench({"kernels", "--config", TestData() + "/tiny-mixtral", "--tokens", "1,3", "--contexts",
+             "8", "--filter", "norm", "--turns", "1", "-o", "csv"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out.find("table,limit"), 0u) << result.out;
+  EXPECT_NE(result.out.find("\nkernels,norm,"), std::string::npos) << result.out;
+  EXPECT_EQ(result.out.find("linear"), std::string::npos) << result.out;
+}
+
+TEST(BenchCommandTest, RefusesWhatIsNotThere) {
+  const ProgramResult device = Bench({"kernels", "--device", "abacus"});
+  EXPECT_EQ(device.exit_code, 1);
+  EXPECT_NE(device.err.find("abacus"), std::string::npos) << device.err;
+  const ProgramResult config = Bench({"model", "--config", "nothing"});
+  EXPECT_EQ(config.exit_code, 1);
+  EXPECT_NE(config.err.find("mixtral-8x7b"), std::string::npos) << config.err;
+  EXPECT_EQ(Bench({"peak", "-o", "xml"}).exit_code, 1);
+  EXPECT_EQ(Bench({}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace intermix
