@@ -29,7 +29,7 @@ INTERMIX_DEVICE bool SumOverBlocks(const GemmArgs& args, const ThreadPlace<G>& p
   fence_device();
   sync_block();
   if (threadIdx.x == 0) {
-    *is_last = red_add_s32(counter, stages_done) + stages_done == num_stages ? 1 : 0;
+    *is_last = atom_add_s32(counter, stages_done) + stages_done == num_stages ? 1 : 0;
   }
   sync_block();
   if (*is_last == 0) return false;

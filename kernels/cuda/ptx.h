@@ -54,7 +54,8 @@ INTERMIX_DEVICE uint4 ld_stream(const void* global);
 // Reads what other blocks' atomics have written: bypasses L1 (ld.global.cg).
 INTERMIX_DEVICE int32_t ld_l2_s32(const int32_t* global);
 // Global atomics, relaxed.
-INTERMIX_DEVICE int32_t red_add_s32(int32_t* address, int32_t value);  // returns the old value
+INTERMIX_DEVICE void red_add_s32(int32_t* address, int32_t value);
+INTERMIX_DEVICE int32_t atom_add_s32(int32_t* address, int32_t value);  // returns the old value
 // Makes this thread's writes visible to all of the device before its later ones.
 INTERMIX_DEVICE void fence_device();
 

@@ -83,8 +83,14 @@ INTERMIX_DEVICE int32_t ld_l2_s32(const int32_t* global) {
   return v;
 }
 
-INTERMIX_DEVICE int32_t red_add_s32(int32_t* address, int32_t value) {
-  return atomicAdd(address, value);  // RED where the old value is not used
+INTERMIX_DEVICE void red_add_s32(int32_t* address, int32_t value) {
+  asm volatile("red.relaxed.gpu.global.add.s32 [%0], %1;" ::"l"(__cvta_generic_to_global(address)),
+               "r"(value)
+               : "memory");
+}
+
+INTERMIX_DEVICE int32_t atom_add_s32(int32_t* address, int32_t value) {
+  return atomicAdd(address, value);
 }
 
 INTERMIX_DEVICE void fence_device() { __threadfence(); }

@@ -168,7 +168,7 @@ __global__ void SumInLastBlock(int32_t* parts, int32_t* counter, int32_t* sum, L
   parts[static_cast<int>(blockIdx.x) * n + t] = t;
   if (with.release_fence) fence_device();
   if (with.barrier) sync_block();
-  if (t == 0) *is_last = red_add_s32(counter, 1) == blocks - 1;
+  if (t == 0) *is_last = atom_add_s32(counter, 1) == blocks - 1;
   sync_block();
   if (*is_last == 0) return;
   if (with.acquire_fence) fence_device();

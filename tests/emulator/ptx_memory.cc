@@ -63,7 +63,7 @@ void cp_async_commit() {
 
 char* shared_memory() { return reinterpret_cast<char*>(current_thread->block->device_base); }
 
-int32_t red_add_s32(int32_t* address, int32_t value) {
+int32_t atom_add_s32(int32_t* address, int32_t value) {
   const emu::InEmulator inside;
   emu::ThreadState& thread = *current_thread;
   emu::BlockOrder& order = *thread.block->order;
@@ -76,6 +76,8 @@ int32_t red_add_s32(int32_t* address, int32_t value) {
   *address = static_cast<int32_t>(static_cast<uint32_t>(old) + static_cast<uint32_t>(value));
   return old;
 }
+
+void red_add_s32(int32_t* address, int32_t value) { atom_add_s32(address, value); }
 
 void fence_device() {
   const emu::InEmulator inside;
