@@ -253,11 +253,13 @@ int64_t NumSlots(const AttentionParams& p, const GroupCounts& counts) {
 template <int kHeadDim, int kRowTiles>
 void LaunchTiles(const AttentionLaunch& launch, const GroupCounts& counts, int64_t splits,
                  cudaStream_t stream) {
+  using Memory = TileMemory<TileShape<kHeadDim, kRowTiles>>;
+  static_assert(sizeof(Memory) <= 99 * 1024, "a block of sm_86 has no more");
   Launch("PagedAttention", PagedAttentionKernel<kHeadDim, kRowTiles>,
          {.grid = dim3(static_cast<unsigned>(NumSlots<kHeadDim, kRowTiles>(launch.p, counts)),
                        static_cast<unsigned>(counts.groups), static_cast<unsigned>(splits)),
           .block = dim3(kThreads),
-          .shared_bytes = sizeof(TileMemory<TileShape<kHeadDim, kRowTiles>>),
+          .shared_bytes = sizeof(Memory),
           .stream = stream},
          launch);
 }

@@ -76,7 +76,8 @@ void* CudaStreamOf(const Backend& backend) {
 }
 
 std::string CudaBuildDescription() {
-  return absl::StrCat("CUDA ", CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10);
+  return absl::StrCat("CUDA ", CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10, ", ",
+                      INTERMIX_CUDA_DEVICES);
 }
 
 }  // namespace intermix

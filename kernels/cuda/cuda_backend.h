@@ -26,7 +26,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
 // The cudaStream_t of a backend that MakeCudaBackend made; lives as long as the backend.
 void* CudaStreamOf(const Backend& backend);
 
-// What this build can do, for --version: "CUDA 13.0, sm_80 sm_90", or "without CUDA".
+// What this build can do, for --version: "CUDA 13.0, sm_80 sm_90 and newer", or "without CUDA".
 std::string CudaBuildDescription();
 
 }  // namespace intermix

@@ -25,7 +25,8 @@ absl::Status CheckDevice(int device, int rank) {
     return absl::UnavailableError(
         absl::StrCat("this host has no GPU that CUDA can use (",
                      error != cudaSuccess ? cudaGetErrorString(error) : "none found",
-                     "); install the NVIDIA driver, or use --device cpu"));
+                     "); install an NVIDIA driver for CUDA ", CUDART_VERSION / 1000, ".",
+                     CUDART_VERSION % 1000 / 10, ", or use --device cpu"));
   }
   if (device < 0 || device >= count) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " wants GPU ", device,
