@@ -1,5 +1,5 @@
 // The GEMM kernels, executed instruction by instruction on the CPU, give ReferenceBackend's bits:
-// accumulators, float32 and bfloat16 outputs, for every mode, tile, share of K and routing.
+// accumulators, float32 and bfloat16 outputs, for every mode, tile, share of K, routing and order.
 #include "kernels/cuda/gemm.h"
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include "kernels/cuda/gemm_pack.h"
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/cuda/device_memory.h"
+#include "tests/kernels/cuda/kernel_run.h"
 #include "tests/testing/compare.h"
 #include "tests/testing/gemm_cases.h"
 #include "tests/testing/random.h"
@@ -58,9 +59,12 @@ struct GemmRun {
 
 class GemmTest : public ::testing::Test {
  protected:
-  // y of the kernels against y of the reference, both filled with the same bytes before.
-  static void ExpectReference(const GemmRun& run) {
-    SCOPED_TRACE(run.ToString());
+  // y of the kernels against y of the reference, both filled with the same bytes before. Every call
+  // takes the next order of threads and blocks.
+  void ExpectReference(const GemmRun& run) {
+    const KernelRun& order = orders_[next_order_++ % orders_.size()];
+    const ScopedKernelRun in_order(order);
+    SCOPED_TRACE(run.ToString() + ", " + order.name);
     const int64_t width = run.y_first + run.experts[0].n + run.y_more;
     const OwnedTensor expected = OwnedTensor::Host(run.output, {run.x.tokens(), width});
     const OwnedTensor actual = OwnedTensor::Host(run.output, {run.x.tokens(), width});
@@ -153,6 +157,9 @@ class GemmTest : public ::testing::Test {
     }
     return plan;
   }
+
+  const std::vector<KernelRun> orders_ = AllKernelRuns();
+  size_t next_order_ = 0;
 };
 
 GemmRun RandomRun(GemmMode mode, int64_t n, int64_t k, int64_t group_size, const Activations& x) {
