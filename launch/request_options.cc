@@ -81,6 +81,12 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_flag_callback(
       "--no-special-tokens", [request] { request->set_add_special_tokens(false); },
       "Do not put the begin-of-sequence token before the text");
+  command.add_option_function<int32_t>(
+      "--priority", [request](int32_t priority) { request->set_priority(priority); },
+      "Higher ones go first (default 0)");
+  command.add_option_function<std::string>(
+      "--cache-salt", [request](const std::string& salt) { request->set_cache_salt(salt); },
+      "Share cached prefixes with requests of the same salt only");
   AddSamplingOptions(command, request->mutable_sampling());
   command.add_flag("--stream-json", options.stream_json, "Print one JSON object for each message");
 }

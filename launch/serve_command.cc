@@ -108,6 +108,15 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
   command->add_option("--max-queue", engine.max_queue, "Requests that may wait")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command->add_flag_callback(
+      "--no-prefix-cache", [&engine] { engine.prefix_caching = false; },
+      "Compute every prompt anew, also where its beginning is still in the KV cache");
+  command
+      ->add_option_function<double>(
+          "--priority-ageing",
+          [&engine](double seconds) { engine.priority_ageing = absl::Seconds(seconds); },
+          "Seconds of waiting that make up for one level of priority (default 10)")
+      ->check(CLI::Range(0.001, 86400.0));
   command
       ->add_option("--listen", options->listen,
                    "HOST[:PORT]; port 50051, or a free one where that is taken; 0: any free one")

@@ -88,6 +88,9 @@ std::string ServerLines(const v1::GetServerInfoResponse& server) {
                   "\n");
   absl::StrAppend(&text, "tokens   ", engine.prompt_tokens(), " of prompts, ",
                   engine.generated_tokens(), " generated\n");
+  absl::StrAppend(&text, "cache    ", engine.prefix_hit_tokens(), " of ",
+                  engine.prefix_lookup_tokens(), " tokens found in the prefix cache, ",
+                  engine.preemptions(), " preemptions\n");
   return text;
 }
 

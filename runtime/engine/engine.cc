@@ -22,7 +22,8 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options, const ModelR
           .max_context = runner.max_context(),
           .num_dp_groups = runner.num_dp_groups(),
           .num_blocks = runner.num_kv_blocks(),
-          .block_size = runner.block_size()};
+          .block_size = runner.block_size(),
+          .cache_prefixes = options.prefix_caching};
 }
 
 absl::Status ValidatePrompt(const std::vector<int32_t>& prompt, int32_t vocab_size) {
@@ -49,6 +50,10 @@ absl::Status EngineOptions::Validate() const {
       return absl::InvalidArgumentError(
           absl::StrCat(name, " is ", value, "; it must be at least 1"));
     }
+  }
+  if (priority_ageing < absl::Milliseconds(1) || priority_ageing > absl::Hours(24)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "priority_ageing is ", absl::FormatDuration(priority_ageing), "; it must be 1ms to 24h"));
   }
   return absl::OkStatus();
 }
@@ -101,6 +106,17 @@ absl::StatusOr<int32_t> Engine::Impl::Validate(const GenerateRequest& request,
                                                int32_t num_choices) const {
   if (absl::Status s = ValidatePrompt(request.prompt, runner_.vocab_size()); !s.ok()) return s;
   if (absl::Status s = request.sampling.Validate(runner_.vocab_size()); !s.ok()) return s;
+  constexpr int32_t kMaxPriority = GenerateRequest::kMaxPriority;
+  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrCat("priority is ", request.priority,
+                                                   "; it must be in [", -kMaxPriority, ", ",
+                                                   kMaxPriority, "]"));
+  }
+  if (request.cache_salt.size() > GenerateRequest::kMaxSaltBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("cache_salt has ", request.cache_salt.size(),
+                                                   " bytes; it may have at most ",
+                                                   GenerateRequest::kMaxSaltBytes));
+  }
   const int32_t most = std::min(kMaxChoices, options_.max_queue);
   if (num_choices < 1 || num_choices > most) {
     return absl::InvalidArgumentError(
@@ -114,11 +130,16 @@ absl::StatusOr<Engine::Streams> Engine::Impl::Submit(const GenerateRequest& requ
                                                      int32_t num_choices) {
   const absl::StatusOr<int32_t> max_length = Validate(request, num_choices);
   if (!max_length.ok()) return max_length.status();
+  const int64_t due_ms = absl::ToUnixMillis(absl::Now()) -
+                         request.priority * absl::ToInt64Milliseconds(options_.priority_ageing);
   Streams streams;
   std::vector<std::unique_ptr<Sequence>> sequences;
   for (int32_t choice = 0; choice < num_choices; ++choice) {
     streams.push_back(std::make_shared<RequestStream>());
     auto sequence = std::make_unique<Sequence>();
+    sequence->due_ms = due_ms;
+    sequence->priority = request.priority;
+    sequence->cache_salt = request.cache_salt;
     sequence->sampling = request.sampling;
     if (choice > 0) sequence->sampling.prompt_logprobs.reset();
     sequence->deadline = request.deadline;
@@ -140,6 +161,7 @@ absl::StatusOr<Engine::Streams> Engine::Impl::Submit(const GenerateRequest& requ
     }
     for (std::unique_ptr<Sequence>& sequence : sequences) {
       sequence->arrival = num_submitted_++;
+      sequence->first_choice = sequence->arrival - sequence->choice;
       incoming_.push_back(std::move(sequence));
     }
   }
@@ -295,7 +317,9 @@ void Engine::Impl::Publish() {
                .total_blocks = scheduler_.num_total_blocks(),
                .prompt_tokens = prompt_tokens_,
                .generated_tokens = generated_tokens_,
-               .preemptions = scheduler_.num_preemptions()};
+               .preemptions = scheduler_.num_preemptions(),
+               .prefix_lookup_tokens = scheduler_.num_lookup_tokens(),
+               .prefix_hit_tokens = scheduler_.num_hit_tokens()};
 }
 
 EngineSnapshot Engine::Impl::Snapshot() const {

@@ -21,8 +21,11 @@ struct EngineOptions {
   int32_t max_batch_tokens = 512;  // token budget of one step: decode tokens plus prefill chunk
   int32_t max_running = 64;        // sequences that may be stepped together
   int32_t max_queue = 256;         // waiting requests before RESOURCE_EXHAUSTED
+  bool prefix_caching = true;
+  // Waiting that makes up for one level of priority, so that no request waits forever.
+  absl::Duration priority_ageing = absl::Seconds(10);
 
-  // INVALID_ARGUMENT naming the field; each must be at least 1.
+  // INVALID_ARGUMENT naming the field; each must be at least 1 (the ageing a millisecond).
   absl::Status Validate() const;
 };
 
@@ -33,9 +36,11 @@ struct EngineSnapshot {
   int32_t waiting = 0;
   int32_t free_blocks = 0;  // KV blocks, over all dp groups
   int32_t total_blocks = 0;
-  int64_t prompt_tokens = 0;     // since start, of requests that got a first token
-  int64_t generated_tokens = 0;  // since start
-  int64_t preemptions = 0;       // since start: sequences put back because blocks ran out
+  int64_t prompt_tokens = 0;         // since start, of requests that got a first token
+  int64_t generated_tokens = 0;      // since start
+  int64_t preemptions = 0;           // since start: sequences put back for want of room
+  int64_t prefix_lookup_tokens = 0;  // since start: of sequences that were admitted
+  int64_t prefix_hit_tokens = 0;     // since start: of these, found in the prefix cache
 };
 
 class Engine {

@@ -20,9 +20,14 @@
 namespace intermix {
 
 struct GenerateRequest {
+  static constexpr int32_t kMaxPriority = 1000;
+  static constexpr size_t kMaxSaltBytes = 256;
+
   std::string id;               // unique among live requests; for logs and abort
   std::vector<int32_t> prompt;  // at least one token
   SamplingParams sampling;
+  int32_t priority = 0;    // higher goes first; within kMaxPriority of 0
+  std::string cache_salt;  // only requests of the same salt share cached prefixes
   absl::Time deadline = absl::InfiniteFuture();
 };
 

@@ -15,7 +15,7 @@ Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
   CHECK_GE(options.num_dp_groups, 1);
   options_.max_running = std::min(options.max_running, options.max_batch_tokens);
   for (int32_t i = 0; i < options.num_dp_groups; ++i) {
-    groups_.emplace_back(options.num_blocks, options.block_size);
+    groups_.emplace_back(options.num_blocks, options.block_size, options.cache_prefixes);
   }
 }
 
@@ -40,14 +40,14 @@ absl::StatusOr<int32_t> Scheduler::MaxLength(int64_t num_prompt_tokens, int64_t 
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   CHECK(sequence->kv.blocks.empty());
-  CHECK(waiting_.empty() || waiting_.back()->arrival < sequence->arrival);
-  waiting_.push_back(std::move(sequence));
+  Insert(waiting_, std::move(sequence));
 }
 
 StepPlan Scheduler::Schedule(int64_t step) {
   StepPlan plan;
   plan.batch.step = step;
   int32_t budget = options_.max_batch_tokens;
+  MakeWay();
   const int64_t preemptions_before = num_preemptions_;
   ScheduleDecodes(plan, budget);
   SchedulePrefills(plan, budget);
@@ -77,12 +77,15 @@ void Scheduler::SchedulePrefills(StepPlan& plan, int32_t& budget) {
 void Scheduler::Admit(StepPlan& plan, int32_t& budget) {
   while (budget > 0 && !waiting_.empty() && num_running() < options_.max_running) {
     const int32_t dp_rank = RoomiestGroup();
-    BlockManager& manager = groups_[dp_rank];
     Sequence& sequence = *waiting_.front();
+    if (WaitsForPrefix(sequence)) return;
     // Each sequence that runs there may soon need a block: leave it one, or admission would only
     // bring preemption. A sequence alone in a group always fits (MaxLength).
-    if (manager.BlocksFor(sequence.length()) + NumRunningIn(dp_rank) > manager.num_free()) return;
-    CHECK(manager.Allocate(sequence.tokens, sequence.kv));
+    const BlockRequest request = {.tokens = sequence.tokens,
+                                  .salt = sequence.cache_salt,
+                                  .reuse = !sequence.wants_prompt_logprobs(),
+                                  .reserve = NumRunningIn(dp_rank)};
+    if (!groups_[dp_rank].Allocate(request, sequence.kv)) return;
     sequence.dp_rank = dp_rank;
     Insert(running_, std::move(waiting_.front()));
     waiting_.erase(waiting_.begin());
@@ -90,18 +93,67 @@ void Scheduler::Admit(StepPlan& plan, int32_t& budget) {
   }
 }
 
-// Gives running_[running_index] the blocks for all its tokens, taking them from the youngest of its
-// group while there are none. False where it was the youngest itself.
+// Whether another answer to the same request is computing the prompt that this one will share.
+bool Scheduler::WaitsForPrefix(const Sequence& sequence) const {
+  if (!options_.cache_prefixes || sequence.choice == 0) return false;
+  return std::any_of(running_.begin(), running_.end(), [&](const auto& other) {
+    return other->arrival == sequence.first_choice &&
+           other->kv.num_cached < other->num_prompt_tokens;
+  });
+}
+
+// Where the first waiting sequence has no room, puts running ones of lower priority back, the last
+// in order first, if that makes room. Comes before anything is planned, so that no chunk of a step
+// loses its blocks.
+void Scheduler::MakeWay() {
+  if (waiting_.empty()) return;
+  const Sequence& first = *waiting_.front();
+  const int32_t dp_rank = GroupToClearFor(first);
+  if (dp_rank < 0) return;
+  while (num_running() >= options_.max_running || !HasRoom(first, dp_rank)) {
+    const bool any_group = HasRoom(first, dp_rank);  // it only lacks a place among the running
+    int32_t last = num_running() - 1;
+    const auto yields = [&](const Sequence& running) {
+      return running.priority < first.priority && first.GoesBefore(running) &&
+             (any_group || running.dp_rank == dp_rank);
+    };
+    while (last >= 0 && !yields(*running_[last])) --last;
+    if (last < 0) return;
+    Preempt(static_cast<size_t>(last));
+  }
+}
+
+bool Scheduler::HasRoom(const Sequence& sequence, int32_t dp_rank) const {
+  const BlockManager& manager = groups_[dp_rank];
+  return manager.BlocksFor(sequence.length()) + NumRunningIn(dp_rank) <= manager.num_free();
+}
+
+// The group with the most blocks that are free or held by sequences of lower priority than
+// `sequence`; -1 where these are too few for it.
+int32_t Scheduler::GroupToClearFor(const Sequence& sequence) const {
+  std::vector<int64_t> blocks;
+  for (const BlockManager& manager : groups_) blocks.push_back(manager.num_free());
+  for (const std::unique_ptr<Sequence>& running : running_) {
+    if (running->priority >= sequence.priority || !sequence.GoesBefore(*running)) continue;
+    blocks[running->dp_rank] += static_cast<int64_t>(running->kv.blocks.size());
+  }
+  const auto most = std::max_element(blocks.begin(), blocks.end());
+  if (groups_.front().BlocksFor(sequence.length()) > *most) return -1;
+  return static_cast<int32_t>(most - blocks.begin());
+}
+
+// Gives running_[running_index] the blocks for all its tokens, taking them from the last of its
+// group while there are none. False where it was the last itself.
 bool Scheduler::MakeRoom(size_t running_index) {
   Sequence& sequence = *running_[running_index];
   BlockManager& manager = groups_[sequence.dp_rank];
   while (!manager.Grow(sequence.length(), sequence.kv)) {
-    size_t youngest = running_.size() - 1;
-    while (running_[youngest]->dp_rank != sequence.dp_rank) --youngest;
-    CHECK(youngest > running_index || NumRunningIn(sequence.dp_rank) > 1)
+    size_t last = running_.size() - 1;
+    while (running_[last]->dp_rank != sequence.dp_rank) --last;
+    CHECK(last > running_index || NumRunningIn(sequence.dp_rank) > 1)
         << "a sequence of " << sequence.length() << " tokens does not fit the cache alone";
-    Preempt(youngest);
-    if (youngest == running_index) return false;
+    Preempt(last);
+    if (last == running_index) return false;
   }
   return true;
 }
@@ -166,6 +218,18 @@ int32_t Scheduler::num_free_blocks() const {
   return count;
 }
 
+int64_t Scheduler::num_lookup_tokens() const {
+  int64_t count = 0;
+  for (const BlockManager& manager : groups_) count += manager.num_lookup_tokens();
+  return count;
+}
+
+int64_t Scheduler::num_hit_tokens() const {
+  int64_t count = 0;
+  for (const BlockManager& manager : groups_) count += manager.num_hit_tokens();
+  return count;
+}
+
 int32_t Scheduler::RoomiestGroup() const {
   const auto roomiest = std::max_element(
       groups_.begin(), groups_.end(),
@@ -182,7 +246,7 @@ int32_t Scheduler::NumRunningIn(int32_t dp_rank) const {
 void Scheduler::Insert(Queue& queue, std::unique_ptr<Sequence> sequence) {
   const auto place =
       std::upper_bound(queue.begin(), queue.end(), sequence,
-                       [](const auto& a, const auto& b) { return a->arrival < b->arrival; });
+                       [](const auto& a, const auto& b) { return a->GoesBefore(*b); });
   queue.insert(place, std::move(sequence));
 }
 

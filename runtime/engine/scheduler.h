@@ -1,13 +1,15 @@
-// Scheduler: which tokens of which sequences the next step runs. First come, first served, with
-// continuous batching: sequences join and leave between any two steps.
+// Scheduler: which tokens of which sequences the next step runs, by priority, then first come,
+// first served, with continuous batching: sequences join and leave between any two steps.
 //
-// A step has a budget of tokens. Decoding sequences take one each, oldest first; what is left goes
-// to prompts, cut into chunks where they are longer; then waiting sequences are admitted while
-// there is budget and room. A sequence gets the blocks of all its tokens when it is admitted (in
-// the dp group with the most free blocks) and one more whenever decoding fills its last. Where none
-// is left the group's youngest sequence is preempted: it loses its blocks and waits again at its
-// old place; later its prompt and output are prefilled like any prompt. The oldest sequence can
-// always go on, so every sequence ends.
+// A step has a budget of tokens. Decoding sequences take one each, in order (Sequence::GoesBefore);
+// what is left goes to prompts, cut into chunks where they are longer; then waiting sequences are
+// admitted while there is budget and room. A sequence gets the blocks of all its tokens when it is
+// admitted (in the dp group with the most free blocks) and one more whenever decoding fills its
+// last. Where none is left the group's last sequence in order, the youngest of the lowest
+// priority, is preempted: it loses its blocks and waits again at its old place; later its prompt
+// and output are prefilled like any prompt, but for what the prefix cache kept. The same happens to
+// sequences of lower priority where the first waiting one finds no room. The first sequence in
+// order can always go on, and with time each becomes the first, so every sequence ends.
 //
 // Not thread-safe; owned by the engine and used from its thread.
 #pragma once
@@ -31,6 +33,7 @@ struct SchedulerOptions {
   int32_t num_dp_groups = 1;
   int32_t num_blocks = 0;  // in each dp group
   int32_t block_size = 16;
+  bool cache_prefixes = true;
 };
 
 // What one step runs: sequences[i] owns batch.chunks[i]. A chunk that reaches its sequence's last
@@ -51,7 +54,7 @@ class Scheduler {
   // Any thread: depends on the options alone.
   absl::StatusOr<int32_t> MaxLength(int64_t num_prompt_tokens, int64_t max_tokens) const;
 
-  // Puts a sequence without blocks behind all others (its arrival is the highest).
+  // Adds a sequence without blocks.
   void Add(std::unique_ptr<Sequence> sequence);
 
   // Plans the next step. Its chunks are empty only where there is no sequence. The sequences named
@@ -64,7 +67,7 @@ class Scheduler {
   // Forgets a sequence, running or waiting, and takes its blocks back.
   void Remove(const Sequence& sequence);
 
-  // Running ones, then waiting ones, each in order of arrival. `visit` may not change the
+  // Running ones, then waiting ones, each in order. `visit` may not change the
   // scheduler.
   void ForEach(const std::function<void(Sequence&)>& visit) const;
 
@@ -73,17 +76,23 @@ class Scheduler {
   int32_t num_free_blocks() const;
   int32_t num_total_blocks() const { return options_.num_dp_groups * options_.num_blocks; }
   int64_t num_preemptions() const { return num_preemptions_; }
+  int64_t num_lookup_tokens() const;  // of admitted sequences, since start
+  int64_t num_hit_tokens() const;     // of these, found in the prefix cache
 
  private:
-  using Queue = std::vector<std::unique_ptr<Sequence>>;  // in order of arrival
+  using Queue = std::vector<std::unique_ptr<Sequence>>;  // in order
 
+  void MakeWay();
   void ScheduleDecodes(StepPlan& plan, int32_t& budget);
   void SchedulePrefills(StepPlan& plan, int32_t& budget);
   void Admit(StepPlan& plan, int32_t& budget);
   bool MakeRoom(size_t running_index);
   void Preempt(size_t running_index);
   void AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence);
+  bool HasRoom(const Sequence& sequence, int32_t dp_rank) const;
+  bool WaitsForPrefix(const Sequence& sequence) const;
   int32_t RoomiestGroup() const;
+  int32_t GroupToClearFor(const Sequence& sequence) const;
   int32_t NumRunningIn(int32_t dp_rank) const;
   static void Insert(Queue& queue, std::unique_ptr<Sequence> sequence);
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -18,11 +19,17 @@
 namespace intermix {
 
 struct Sequence {
-  int64_t arrival = 0;  // order of submission; unique; lower goes first
+  int64_t arrival = 0;  // order of submission; unique
+  // When it is due, in milliseconds of an arbitrary clock; lower goes first, then arrival: the time
+  // of submission, less what its priority is worth. So waiting makes up for a lower priority.
+  int64_t due_ms = 0;
+  int32_t priority = 0;
+  std::string cache_salt;
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<RequestStream> stream;
-  int32_t choice = 0;  // which of its request's answers
+  int32_t choice = 0;        // which of its request's answers
+  int64_t first_choice = 0;  // the arrival of the first of them
 
   std::vector<int32_t> tokens;  // prompt, then output
   int32_t num_prompt_tokens = 0;
@@ -32,6 +39,9 @@ struct Sequence {
   int32_t dp_rank = 0;  // the group that holds its blocks; means nothing while it waits
   BlockTable kv;
 
+  bool GoesBefore(const Sequence& other) const {
+    return due_ms != other.due_ms ? due_ms < other.due_ms : arrival < other.arrival;
+  }
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_output_tokens() const { return length() - num_prompt_tokens; }
   // Logits of prompt positions are still to be turned into logprobs: all of a chunk are wanted.

@@ -125,6 +125,8 @@ absl::StatusOr<GenerateRequest> FromProto(const v1::GenerateRequest& proto,
                                                    kMaxRequestIdBytes));
   }
   GenerateRequest request;
+  request.priority = proto.priority();
+  request.cache_salt = proto.cache_salt();
   absl::StatusOr<SamplingParams> sampling = Sampling(proto.sampling());
   if (!sampling.ok()) return sampling.status();
   request.sampling = *std::move(sampling);
@@ -189,6 +191,9 @@ v1::EngineInfo EngineToProto(const EngineSnapshot& snapshot, const EngineOptions
   proto.set_total_kv_blocks(snapshot.total_blocks);
   proto.set_prompt_tokens(snapshot.prompt_tokens);
   proto.set_generated_tokens(snapshot.generated_tokens);
+  proto.set_preemptions(snapshot.preemptions);
+  proto.set_prefix_lookup_tokens(snapshot.prefix_lookup_tokens);
+  proto.set_prefix_hit_tokens(snapshot.prefix_hit_tokens);
   return proto;
 }
 

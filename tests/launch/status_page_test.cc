@@ -24,7 +24,10 @@ v1::GetServerInfoResponse Server() {
                                             .free_blocks = 3,
                                             .total_blocks = 4,
                                             .prompt_tokens = 5,
-                                            .generated_tokens = 6},
+                                            .generated_tokens = 6,
+                                            .preemptions = 9,
+                                            .prefix_lookup_tokens = 11,
+                                            .prefix_hit_tokens = 10},
                                            {.max_running = 7, .max_queue = 8});
   return server;
 }
@@ -62,6 +65,7 @@ TEST(StatusPageTest, ShowsServerAndRanks) {
             "layout   2 ranks: dp 1 x tp 2, ep 1 x etp 2\n"
             "engine   step 12, running 1 of 7, waiting 2 of 8, KV blocks free 3 of 4\n"
             "tokens   5 of prompts, 6 generated\n"
+            "cache    10 of 11 tokens found in the prefix cache, 9 preemptions\n"
             "\n"
             "rank  host    pid  device  dp/tp  ep/etp  phase     step  "
             "tokens  expert tokens  weights  KV cache  memory   heartbeat\n"

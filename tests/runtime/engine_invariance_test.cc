@@ -26,7 +26,14 @@ using ::testing::IsEmpty;
 GenerateRequest RandomRequest(std::mt19937& random, int32_t vocab_size) {
   GenerateRequest request;
   request.prompt.resize(1 + random() % 40);
-  for (int32_t& token : request.prompt) token = static_cast<int32_t>(random() % vocab_size);
+  // Many prompts begin like others, so that they find their prefixes in the cache.
+  const int32_t begin = static_cast<int32_t>(random() % 3);
+  const size_t alike = random() % 40;
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    request.prompt[i] = static_cast<int32_t>(i < alike ? begin : random() % vocab_size);
+  }
+  request.cache_salt = std::string(random() % 2, 's');
+  request.priority = static_cast<int32_t>(random() % 5) - 2;
   SamplingParams& sampling = request.sampling;
   sampling.max_tokens = 1 + static_cast<int32_t>(random() % 30);
   sampling.temperature = random() % 2 ? 0.5f + 0.25f * static_cast<float>(random() % 4) : 0.0f;
@@ -90,6 +97,8 @@ TEST_P(EngineInvarianceTest, EveryRequestGetsTheTokensItGetsAlone) {
   engine.Stop();
   EXPECT_EQ(snapshot.free_blocks, snapshot.total_blocks);
   EXPECT_EQ(snapshot.preemptions > 0, setting.preempts) << snapshot.preemptions;
+  const bool fills_blocks = model.block_size < 50;
+  EXPECT_EQ(snapshot.prefix_hit_tokens > 0, setting.engine.prefix_caching && fills_blocks);
   EXPECT_THAT(runner.violations(), IsEmpty());
 }
 
@@ -98,6 +107,11 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Setting{"Alone", {.max_running = 1}, {}},
         Setting{"AllTogether", {.max_running = 64}, {.num_kv_blocks = 1000}},
+        Setting{"WithoutPrefixCache", {.prefix_caching = false}, {.num_kv_blocks = 1000}},
+        Setting{"TinyWithoutPrefixCache",
+                {.max_batch_tokens = 16, .prefix_caching = false},
+                {.num_kv_blocks = 18},
+                true},
         Setting{"OneTokenAStep", {.max_batch_tokens = 1}, {}},
         Setting{"SmallChunks", {.max_batch_tokens = 7}, {.num_kv_blocks = 1000}},
         Setting{"OddBlocks", {.max_batch_tokens = 33}, {.num_kv_blocks = 900, .block_size = 3}},

@@ -92,6 +92,23 @@ TEST(EngineTest, AnswersOneRequestSeveralTimes) {
   }
 }
 
+TEST(EngineTest, SeveralAnswersShareTheirPromptsBlocks) {
+  FakeModelRunner runner({});
+  RunningEngine engine({}, runner);
+  engine.Start();
+  const std::vector<int32_t> prompt(41, 7);  // ten full blocks and a token
+  const SamplingParams sampling = {.temperature = 1.0f, .seed = 3, .max_tokens = 8};
+  const auto streams = engine->SubmitChoices({.prompt = prompt, .sampling = sampling}, 4);
+  for (int32_t choice = 0; choice < 4; ++choice) {
+    EXPECT_EQ(Collect(*(*streams)[choice]).tokens,
+              ExpectedTokens(prompt, sampling, {}, choice).tokens);
+  }
+  engine.Stop();
+  EXPECT_EQ(engine->Snapshot().prefix_hit_tokens, 3 * 40);
+  EXPECT_EQ(engine->Snapshot().free_blocks, 64);
+  EXPECT_THAT(runner.violations(), IsEmpty());
+}
+
 TEST(EngineTest, QueuesAllAnswersOrNone) {
   FakeModelRunner runner({});
   RunningEngine engine({.max_queue = 4}, runner);
@@ -135,6 +152,9 @@ TEST(EngineTest, RefusesBadRequestsAtOnce) {
   EXPECT_THAT(message({.prompt = std::vector<int32_t>(100, 1)}), HasSubstr("a context of 100"));
   EXPECT_THAT(message({.prompt = {1}, .sampling = {.max_tokens = 21}}),
               HasSubstr("the whole cache has 5"));
+  EXPECT_THAT(message({.prompt = {1}, .priority = 1001}), HasSubstr("priority is 1001"));
+  EXPECT_THAT(message({.prompt = {1}, .cache_salt = std::string(257, 's')}),
+              HasSubstr("cache_salt has 257 bytes"));
   EXPECT_TRUE(engine->Submit({.prompt = {1}, .sampling = {.max_tokens = 20}}).ok());
 }
 
@@ -293,6 +313,8 @@ TEST(EngineOptionsTest, NamesTheFieldThatIsOutOfRange) {
   EXPECT_THAT(EngineOptions{.max_batch_tokens = 0}.Validate().message(),
               HasSubstr("max_batch_tokens is 0"));
   EXPECT_THAT(EngineOptions{.max_running = -1}.Validate().message(), HasSubstr("max_running"));
+  EXPECT_THAT(EngineOptions{.priority_ageing = absl::ZeroDuration()}.Validate().message(),
+              HasSubstr("priority_ageing is 0"));
   EXPECT_THAT(EngineOptions{.max_queue = 0}.Validate().message(), HasSubstr("max_queue"));
 }
 

@@ -21,10 +21,14 @@ class Driver {
  public:
   explicit Driver(const SchedulerOptions& options) : scheduler_(options) {}
 
-  Sequence* Add(int num_prompt_tokens, int max_tokens = 100) {
+  // Ten seconds make up for a level of priority, and a second passes with each arrival.
+  Sequence* Add(int num_prompt_tokens, int max_tokens = 100, int priority = 0) {
     auto sequence = std::make_unique<Sequence>();
     Sequence* raw = sequence.get();
     sequence->arrival = next_arrival_++;
+    sequence->first_choice = sequence->arrival;
+    sequence->priority = priority;
+    sequence->due_ms = 1000 * sequence->arrival - 10000 * priority;
     sequence->tokens.resize(num_prompt_tokens);
     std::iota(sequence->tokens.begin(), sequence->tokens.end(), 1000 * (sequence->arrival + 1));
     sequence->num_prompt_tokens = num_prompt_tokens;
@@ -42,7 +46,9 @@ class Driver {
       Sequence& sequence = *plan.sequences[i];
       const SequenceChunk& chunk = plan.batch.chunks[i];
       const bool last = chunk.end() == sequence.length();
-      EXPECT_EQ(chunk.logits, last ? LogitsWanted::kLast : LogitsWanted::kNone);
+      EXPECT_EQ(chunk.logits, sequence.wants_prompt_logprobs() ? LogitsWanted::kAll
+                              : last                           ? LogitsWanted::kLast
+                                                               : LogitsWanted::kNone);
       if (!last) continue;
       sequence.tokens.push_back(kNewToken);
       if (sequence.length() == sequence.max_length) scheduler_.Remove(sequence);
@@ -72,7 +78,8 @@ SchedulerOptions Options() {
           .max_running = 4,
           .max_context = 64,
           .num_blocks = 32,
-          .block_size = 4};
+          .block_size = 4,
+          .cache_prefixes = false};
 }
 
 TEST(SchedulerTest, CutsALongPromptIntoChunksOfTheBudget) {
@@ -228,6 +235,125 @@ TEST(SchedulerTest, PreemptsInTheGroupThatRanOut) {
   while (driver.scheduler().num_preemptions() == 0) driver.Step();
   EXPECT_TRUE(d->kv.blocks.empty()) << "the youngest of group 0";
   EXPECT_FALSE(c->kv.blocks.empty()) << "group 1 had room";
+}
+
+TEST(SchedulerTest, AdmitsByPriorityThenByArrival) {
+  SchedulerOptions options = Options();
+  options.max_running = 1;
+  Driver driver(options);
+  Sequence* low = driver.Add(1, 2, -1);
+  Sequence* normal = driver.Add(1, 2);
+  Sequence* high = driver.Add(1, 2, 1);
+  Sequence* high_too = driver.Add(1, 2, 1);
+  for (const Sequence* next : {high, high_too, normal, low}) {
+    const StepPlan plan = driver.scheduler().Schedule(0);
+    ASSERT_EQ(plan.sequences.size(), 1);
+    EXPECT_EQ(plan.sequences[0], next);
+    driver.scheduler().Remove(*next);
+  }
+}
+
+TEST(SchedulerTest, WaitingMakesUpForALowerPriority) {
+  SchedulerOptions options = Options();
+  options.max_running = 1;
+  Driver driver(options);
+  Sequence* low = driver.Add(1, 2, 0);
+  for (int i = 0; i < 12; ++i) driver.Add(1, 2, 1);
+  int before = 0;
+  while (low->kv.num_cached == 0) before += driver.Step().chunks.size();
+  // Those that came in less than ten seconds go first: nine, of two tokens each.
+  EXPECT_EQ(before, 2 * 9 + 1);
+}
+
+TEST(SchedulerTest, AHigherPriorityTakesTheRoomOfTheYoungestOfTheLowest) {
+  SchedulerOptions options = Options();
+  options.num_blocks = 11;
+  options.max_batch_tokens = 64;
+  Driver driver(options);
+  Sequence* lowest = driver.Add(8, 8, -1);
+  Sequence* old = driver.Add(8, 8);
+  Sequence* young = driver.Add(8, 8);
+  driver.Step();
+  ASSERT_EQ(driver.scheduler().num_running(), 3);
+  Sequence* high = driver.Add(12, 8, 5);
+  driver.Step();
+  EXPECT_FALSE(high->kv.blocks.empty());
+  EXPECT_TRUE(lowest->kv.blocks.empty()) << "older than all, but of the lowest priority";
+  EXPECT_FALSE(old->kv.blocks.empty());
+  EXPECT_FALSE(young->kv.blocks.empty());
+  EXPECT_EQ(driver.scheduler().num_preemptions(), 1);
+}
+
+TEST(SchedulerTest, AHigherPriorityTakesAPlaceAmongTheRunning) {
+  SchedulerOptions options = Options();
+  options.max_running = 2;
+  Driver driver(options);
+  driver.Add(2);
+  Sequence* young = driver.Add(2);
+  driver.Step();
+  Sequence* same = driver.Add(2);
+  driver.Step();
+  EXPECT_TRUE(same->kv.blocks.empty()) << "the same priority waits";
+  Sequence* high = driver.Add(2, 100, 3);
+  driver.Step();
+  EXPECT_FALSE(high->kv.blocks.empty());
+  EXPECT_TRUE(young->kv.blocks.empty());
+  EXPECT_EQ(driver.scheduler().num_preemptions(), 1);
+}
+
+TEST(SchedulerTest, PreemptsNobodyForWhatStillWouldNotFit) {
+  SchedulerOptions options = Options();
+  options.num_blocks = 8;
+  options.max_batch_tokens = 64;
+  Driver driver(options);
+  driver.Add(16, 8, 9);
+  driver.Add(4, 8);
+  driver.Step();
+  driver.Add(28, 2, 5);  // 7 blocks; the first one holds 4 and does not yield
+  driver.Step();
+  EXPECT_EQ(driver.scheduler().num_preemptions(), 0);
+  EXPECT_EQ(driver.scheduler().num_running(), 2);
+}
+
+TEST(SchedulerTest, StartsBehindACachedPrefix) {
+  SchedulerOptions options = Options();
+  options.cache_prefixes = true;
+  options.max_batch_tokens = 64;
+  Driver driver(options);
+  Sequence* first = driver.Add(10, 100);
+  driver.Step();
+  Sequence* second = driver.Add(10, 100);
+  second->tokens = first->tokens;
+  second->tokens.resize(10);
+  const Batch batch = driver.Step();
+  ASSERT_EQ(batch.chunks.size(), 2);
+  EXPECT_EQ(batch.chunks[1].start, 8);
+  EXPECT_EQ(batch.chunks[1].tokens.size(), 2);
+  EXPECT_EQ(batch.chunks[1].blocks[1], batch.chunks[0].blocks[1]);
+  EXPECT_NE(batch.chunks[1].blocks[2], batch.chunks[0].blocks[2]);
+  EXPECT_EQ(driver.scheduler().num_hit_tokens(), 8);
+
+  Sequence* asks = driver.Add(10, 100);
+  asks->tokens = second->tokens;
+  asks->tokens.resize(10);
+  asks->sampling.prompt_logprobs = 0;
+  EXPECT_EQ(driver.Step().chunks[2].start, 0) << "it needs the logits of every position";
+}
+
+TEST(SchedulerTest, OtherAnswersWaitForThePromptThatTheyShare) {
+  SchedulerOptions options = Options();
+  options.cache_prefixes = true;
+  Driver driver(options);
+  Sequence* first = driver.Add(13, 3);
+  for (int choice = 1; choice <= 2; ++choice) {
+    Sequence* other = driver.Add(13, 3);
+    other->tokens = first->tokens;
+    other->choice = choice;
+    other->first_choice = first->arrival;
+  }
+  EXPECT_THAT(driver.StepSizes(), ElementsAre(8));
+  EXPECT_THAT(driver.StepSizes(), ElementsAre(5));
+  EXPECT_THAT(driver.StepSizes(), ElementsAre(1, 1, 1)) << "three of four blocks are shared";
 }
 
 TEST(SchedulerTest, RemovesRunningAndWaitingSequences) {

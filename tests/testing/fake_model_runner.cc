@@ -79,7 +79,7 @@ Tensor FakeModelRunner::Step(const Batch& batch) {
   CheckBatch(batch);
   batches_.push_back(batch);
   logits_.clear();
-  std::set<std::pair<int32_t, int32_t>> used;
+  BlockUses used;
   std::vector<bool> sound;
   for (const SequenceChunk& chunk : batch.chunks) {
     sound.push_back(CheckChunk(batch, chunk, used));
@@ -127,8 +127,7 @@ void FakeModelRunner::CheckBatch(const Batch& batch) {
 }
 
 // False where the chunk can not be carried out at all.
-bool FakeModelRunner::CheckChunk(const Batch& batch, const SequenceChunk& chunk,
-                                 std::set<std::pair<int32_t, int32_t>>& used) {
+bool FakeModelRunner::CheckChunk(const Batch& batch, const SequenceChunk& chunk, BlockUses& used) {
   if (chunk.tokens.empty() || chunk.start < 0) return Violation(batch, "an empty chunk");
   if (chunk.dp_rank < 0 || chunk.dp_rank >= options_.num_dp_groups) {
     return Violation(batch, "no such dp group");
@@ -137,11 +136,14 @@ bool FakeModelRunner::CheckChunk(const Batch& batch, const SequenceChunk& chunk,
   if (chunk.end() > static_cast<int32_t>(chunk.blocks.size()) * options_.block_size) {
     return Violation(batch, "the block table is too short");
   }
-  for (int32_t block : chunk.blocks) {
+  for (size_t i = 0; i < chunk.blocks.size(); ++i) {
+    const int32_t block = chunk.blocks[i];
     if (block < 0 || block >= options_.num_kv_blocks) {
       return Violation(batch, "no such block");
     }
-    if (!used.insert({chunk.dp_rank, block}).second) Violation(batch, "a block is used twice");
+    const bool writes = static_cast<int32_t>(i + 1) * options_.block_size > chunk.start;
+    const auto [it, first] = used.emplace(std::pair(chunk.dp_rank, block), writes);
+    if (!first && (it->second || writes)) Violation(batch, "a block that is written is shared");
   }
   return true;
 }

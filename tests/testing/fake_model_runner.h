@@ -11,9 +11,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <set>
+#include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/engine/model_runner.h"
@@ -66,10 +67,12 @@ class FakeModelRunner final : public ModelRunner {
   bool stopped() const { return stopped_; }
 
  private:
+  // Blocks of the batch's chunks by group and number, and whether they are written.
+  using BlockUses = std::map<std::pair<int32_t, int32_t>, bool>;
+
   bool Violation(const Batch& batch, const std::string& what);  // false
   void CheckBatch(const Batch& batch);
-  bool CheckChunk(const Batch& batch, const SequenceChunk& chunk,
-                  std::set<std::pair<int32_t, int32_t>>& used);
+  bool CheckChunk(const Batch& batch, const SequenceChunk& chunk, BlockUses& used);
   int32_t& Slot(const SequenceChunk& chunk, int32_t position);
   std::vector<int32_t> History(const Batch& batch, const SequenceChunk& chunk, int32_t length);
 

@@ -3,6 +3,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/test_paths.h"
 
 namespace intermix {
 namespace {
@@ -13,7 +14,7 @@ using ::testing::IsEmpty;
 class AnswerBuilderTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto tokenizer = LoadTokenizer(INTERMIX_TEST_DATA "/tiny-mixtral");
+    auto tokenizer = LoadTokenizer(TestData() + "/tiny-mixtral");
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
     request_.prompt = {1, 300};

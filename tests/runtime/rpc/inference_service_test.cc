@@ -124,6 +124,40 @@ TEST(InferenceServiceTest, GivesSeveralAnswersToOneRequest) {
   EXPECT_NE(answers.at(0).tokens, answers.at(1).tokens);
 }
 
+TEST(InferenceServiceTest, SharesCachedPrefixesBySalt) {
+  ServedFake served;
+  v1::GenerateRequest request = TokenRequest(std::vector<int32_t>(21, 300), 2);  // 5 full blocks
+  request.set_cache_salt("a");
+  const std::vector<int32_t> first = Ask(*served.Inference(), request).tokens;
+  request.set_cache_salt("b");
+  EXPECT_EQ(Ask(*served.Inference(), request).tokens, first);
+  EXPECT_EQ(served.engine()->Snapshot().prefix_hit_tokens, 0);
+  EXPECT_EQ(Ask(*served.Inference(), request).tokens, first);
+  EXPECT_EQ(served.engine()->Snapshot().prefix_hit_tokens, 20);
+}
+
+TEST(InferenceServiceTest, AHigherPriorityIsAnsweredFirst) {
+  ServedFakeOptions options;
+  options.engine.max_running = 1;
+  ServedFake served(options);
+  served.gate().Close();
+  const auto stub = served.Inference();
+  grpc::ClientContext low_context;
+  const auto low = stub->Generate(&low_context, TokenRequest(kPrompt, 40));
+  served.gate().Allow(1);
+  served.gate().AwaitWaiting();  // it runs; nobody waits
+  v1::GenerateRequest urgent = TokenRequest({5, 6, 7}, 3);
+  urgent.set_priority(1);
+  grpc::ClientContext high_context;
+  const auto high = stub->Generate(&high_context, urgent);
+  while (served.engine()->Snapshot().waiting == 0) absl::SleepFor(absl::Milliseconds(1));
+  served.gate().Open();
+  EXPECT_EQ(ReadAll(*high).tokens.size(), 3);
+  EXPECT_EQ(served.engine()->Snapshot().preemptions, 1);
+  const SamplingParams sampling = {.max_tokens = 40, .stop_token_ids = {2}};
+  EXPECT_EQ(ReadAll(*low).tokens, ExpectedTokens(kPrompt, sampling, served.model()).tokens);
+}
+
 TEST(InferenceServiceTest, TellsLogprobs) {
   ServedFake served;
   v1::GenerateRequest request = TokenRequest(kPrompt, 6);
@@ -215,6 +249,8 @@ TEST(InferenceServiceTest, RefusesBadFieldsByName) {
       {"max_tokens", [](auto& r) { r.mutable_sampling()->set_max_tokens(0); }},
       {"max_tokens", [](auto& r) { r.mutable_sampling()->set_max_tokens(0xFFFFFFFFu); }},
       {"stop_token_ids", [](auto& r) { r.mutable_sampling()->add_stop_token_ids(2048); }},
+      {"priority", [](auto& r) { r.set_priority(1001); }},
+      {"cache_salt", [](auto& r) { r.set_cache_salt(std::string(257, 's')); }},
       {"min_p", [](auto& r) { r.mutable_sampling()->set_min_p(2); }},
       {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(NAN); }},
       {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[2048] = 1; }},
