@@ -52,10 +52,12 @@ INTERMIX_DEVICE bool SumOverBlocks(const GemmArgs& args, const ThreadPlace<G>& p
 // What an out feature is multiplied by: an integer, then its channel scale.
 template <class G, GemmOutput kOutput>
 struct FeatureScale {
-  int32_t multiplier = 1;
-  float channel = 1.0f;
+  int32_t multiplier;
+  float channel;
 
   INTERMIX_DEVICE void Read(const GemmExpert& expert, int32_t feature) {
+    multiplier = 1;
+    channel = 1.0f;
     if constexpr (G::kFloat) return;
     if (!G::kPromotes && expert.multipliers != nullptr) multiplier = expert.multipliers[feature];
     if (kOutput != GemmOutput::kI32) channel = expert.channel_scales[feature];
@@ -98,28 +100,25 @@ INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& pla
   const GemmExpert& expert = args.experts[tile.expert];
   const int32_t feature = tile.feature + place.Feature(0);
   const int32_t features_left = args.n - feature;
-  FeatureScale<G, kOutput> scales[G::kFeatureTiles][2];
-#pragma unroll
-  for (int i = 0; i < G::kFeatureTiles; ++i) {
-    if (!kWhole && i * 16 >= features_left) continue;
-    scales[i][0].Read(expert, feature + i * 16);
-    scales[i][1].Read(expert, feature + i * 16 + 1);  // is there: the arrays are padded
-  }
   char* const corner = static_cast<char*>(args.y) + (tile.row * args.y_stride + feature) * kBytes;
 #pragma unroll
-  for (int j = 0; j < G::kTokenTiles; ++j) {
+  for (int i = 0; i < G::kFeatureTiles; ++i) {
+    if (!kWhole && i * 16 >= features_left) break;
+    FeatureScale<G, kOutput> scales[2];
+    scales[0].Read(expert, feature + i * 16);
+    scales[1].Read(expert, feature + i * 16 + 1);  // is there: the arrays are padded
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int token = place.Token(j) + h;
-      if (token >= tile.num_rows) continue;
-      const float row_scale = kOutput == GemmOutput::kI32 ? 1.0f : args.x_scales[tile.row + token];
-      char* const row = corner + token * args.y_stride * kBytes;
+    for (int j = 0; j < G::kTokenTiles; ++j) {
 #pragma unroll
-      for (int i = 0; i < G::kFeatureTiles; ++i) {
-        if (!kWhole && i * 16 >= features_left) continue;
-        StorePair<kBytes, kWhole>(
-            row + i * 16 * kBytes, scales[i][0].Bits(acc.sum[i][j][h], row_scale),
-            scales[i][1].Bits(acc.sum[i][j][2 + h], row_scale), i * 16 + 1 < features_left);
+      for (int h = 0; h < 2; ++h) {
+        const int token = place.Token(j) + h;
+        if (token >= tile.num_rows) continue;
+        const float row_scale =
+            kOutput == GemmOutput::kI32 ? 1.0f : args.x_scales[tile.row + token];
+        StorePair<kBytes, kWhole>(corner + (token * args.y_stride + i * 16) * kBytes,
+                                  scales[0].Bits(acc.sum[i][j][h], row_scale),
+                                  scales[1].Bits(acc.sum[i][j][2 + h], row_scale),
+                                  i * 16 + 1 < features_left);
       }
     }
   }

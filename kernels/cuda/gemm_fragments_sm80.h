@@ -7,6 +7,8 @@
 // Fragments for mma.m16n8k32").
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/gemm_tile_sm80.h"
 
 namespace intermix::cuda {
@@ -45,8 +47,8 @@ struct Accumulators {
 // Folding four unsigned nibbles x = q + 8, one in each byte: x * I + 128 - 8 * I = q * I + 128, and
 // the flipped top bit takes 128 away. No byte carries: q * I + 128 is in 8..248.
 struct Fold {
-  uint32_t factor = 0;
-  uint32_t bias = 0x80808080u;
+  uint32_t factor;
+  uint32_t bias;
 
   INTERMIX_DEVICE void Set(uint32_t scale) {
     factor = scale;
@@ -56,6 +58,9 @@ struct Fold {
     return (nibbles * factor + bias) ^ 0x80808080u;
   }
 };
+
+// nvcc 13.0 runs default member initialisers in the first row of a two-dimensional array only.
+static_assert(std::is_trivially_default_constructible_v<Fold>);
 
 // One feature tile's A fragment of step `s` of a unit.
 template <class G>
