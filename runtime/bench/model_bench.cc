@@ -9,9 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "comm/parallel_groups.h"
 #include "comm/self_communicator.h"
+#include "comm/watchdog.h"
 #include "runtime/bench/profiled_backend.h"
 #include "runtime/bench/random_checkpoint.h"
 #include "runtime/bench/random_weight.h"
+#include "runtime/engine/device.h"
 #include "runtime/engine/step_executor.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/transformer.h"
@@ -32,13 +34,15 @@ struct Phase {
 class ModelBench {
  public:
   ModelBench(const ModelBenchOptions& options, Backend& backend, TurnTimer& timer)
-      : options_(options),
-        timer_(timer),
-        profiled_(backend),
-        groups_(MakeParallelGroups(*ParallelLayout::Make(1, 1, 1, 0), MakeSelfCommunicator())),
-        backend_(backend) {}
+      : options_(options), timer_(timer), profiled_(backend), backend_(backend) {}
 
   absl::Status Load() {
+    std::unique_ptr<Communicator> control = MakeSelfCommunicator();
+    absl::StatusOr<std::unique_ptr<Communicator>> devices =
+        ConnectDevices(backend_, watchdog_, *control);
+    if (!devices.ok()) return devices.status();
+    groups_ = MakeParallelGroups(*ParallelLayout::Make(1, 1, 1, 0), std::move(control),
+                                 *std::move(devices));
     const ModelConfig& config = options_.config;
     const RandomCheckpoint checkpoint(config, options_.quant);
     absl::StatusOr<std::unique_ptr<Transformer>> model = Transformer::Load(
@@ -172,8 +176,9 @@ class ModelBench {
   const ModelBenchOptions& options_;
   TurnTimer& timer_;
   ProfiledBackend profiled_;
-  const ParallelGroups groups_;
   Backend& backend_;
+  Watchdog watchdog_{{.who = "bench"}};
+  ParallelGroups groups_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<KvCache> cache_;
   uint64_t seed_ = 0;
