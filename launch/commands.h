@@ -17,5 +17,6 @@ void AddBenchCommand(CLI::App& app, int* exit_code);
 void AddClientGenerateCommand(CLI::App& client, int* exit_code);
 void AddClientStatusCommand(CLI::App& client, int* exit_code);
 void AddClientHealthCommand(CLI::App& client, int* exit_code);
+void AddClientAdminCommands(CLI::App& client, int* exit_code);
 
 }  // namespace intermix

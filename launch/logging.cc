@@ -34,4 +34,9 @@ absl::Status SetUpLogging(const std::string& level, int rank) {
   return absl::OkStatus();
 }
 
+void ChangeLogLevel(const std::string& level) {
+  spdlog::info("the log level is now {}", level);
+  spdlog::set_level(spdlog::level::from_str(level));
+}
+
 }  // namespace intermix

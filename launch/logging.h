@@ -11,4 +11,7 @@ namespace intermix {
 //   INVALID_ARGUMENT: no such level; the message lists them.
 absl::Status SetUpLogging(const std::string& level, int rank);
 
+// Any thread: changes the level of a log that is set up. `level` is one that SetUpLogging takes.
+void ChangeLogLevel(const std::string& level);
+
 }  // namespace intermix

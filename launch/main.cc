@@ -26,6 +26,7 @@ void AddCommands(CLI::App& app, int* exit_code) {
   intermix::AddClientGenerateCommand(*client, exit_code);
   intermix::AddClientStatusCommand(*client, exit_code);
   intermix::AddClientHealthCommand(*client, exit_code);
+  intermix::AddClientAdminCommands(*client, exit_code);
   intermix::AddClientStatusCommand(app, exit_code);
   intermix::AddPerplexityCommand(app, exit_code);
   intermix::AddQuantizeCommand(app, exit_code);

@@ -5,6 +5,8 @@
 #include <array>
 #include <fstream>
 
+#include "runtime/rpc/proto_convert.h"
+
 namespace intermix {
 namespace {
 
@@ -56,6 +58,7 @@ v1::RankStatus RankReporter::Status() const {
                                       : v1::RANK_PHASE_IDLE);
   status.set_step(progress.step);
   status.set_tokens(progress.tokens);
+  *status.mutable_step_time() = DurationToProto(absl::Microseconds(progress.step_us.load()));
   for (int64_t tokens : rank->expert_tokens()) status.add_expert_tokens(tokens);
   return status;
 }

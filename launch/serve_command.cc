@@ -8,6 +8,8 @@
 #include "launch/commands.h"
 #include "launch/heartbeat_monitor.h"
 #include "launch/job.h"
+#include "launch/logging.h"
+#include "launch/metrics_server.h"
 #include "launch/port_file.h"
 #include "launch/rank_reporter.h"
 #include "launch/rendezvous.h"
@@ -25,6 +27,7 @@ struct ServeOptions {
   JobOptions job;
   std::string listen = "127.0.0.1";
   std::string port_file;
+  std::string metrics;  // address; empty: none
   double heartbeat_timeout_s = 30.0;
 };
 
@@ -44,11 +47,13 @@ int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter
   Engine engine(options.job.engine, job.rank().runner());
   const v1::ModelInfo model = Describe(job);
   server.Open(engine, options.job.engine, front, model);
-  const absl::Status port_file = WritePortFile(options.port_file, server.address());
-  if (!port_file.ok()) engine.Shutdown();  // then Run only tells the others to stop
+  const auto metrics = MetricsServer::Start(options.metrics, engine, server.cluster());
+  absl::Status ready = metrics.status();
+  if (ready.ok()) ready = WritePortFile(options.port_file, server.address());
+  if (!ready.ok()) engine.Shutdown();  // then Run only tells the others to stop
   auto monitor = std::make_unique<HeartbeatMonitor>(server.cluster(),
                                                     absl::Seconds(options.heartbeat_timeout_s));
-  if (port_file.ok()) {
+  if (ready.ok()) {
     std::printf("intermix: serving %s on %s (%s; %s)\n", model.name().c_str(),
                 server.address().ToString().c_str(), LayoutText(model.layout()).c_str(),
                 model.description().c_str());
@@ -64,7 +69,7 @@ int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter
   job.signals().SetAction([] {});
   monitor.reset();  // the ranks fall silent now
   server.Shutdown(absl::Seconds(2));
-  return port_file.ok() ? 0 : job.Refuse(port_file);
+  return ready.ok() ? 0 : job.Refuse(ready);
 }
 
 int RunServe(const ServeOptions& options) {
@@ -80,8 +85,9 @@ int RunServe(const ServeOptions& options) {
   if (absl::Status s = AgreeOnStatus(job.world(), started); !s.ok()) return job.Refuse(s);
 
   RankReporter reporter(job.index());
-  const ControlClientOptions control_options =
+  ControlClientOptions control_options =
       ShareControlAddress(job.world(), job.one_host(), server.get());
+  control_options.on_log_level = ChangeLogLevel;
   ControlClient control(control_options, reporter.Info(), [&] { return reporter.Status(); });
   if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
   reporter.SetLoaded(job.rank());
@@ -123,6 +129,8 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
       ->capture_default_str();
   command->add_option("--port-file", options->port_file,
                       "Write HOST:PORT to this file once requests are welcome");
+  command->add_option("--metrics", options->metrics,
+                      "Answer GET /metrics for Prometheus on this PORT or HOST:PORT");
   command
       ->add_option("--heartbeat-timeout", options->heartbeat_timeout_s,
                    "Seconds of a rank's silence that end the job (0: never)")

@@ -94,6 +94,42 @@ std::string ServerLines(const v1::GetServerInfoResponse& server) {
   return text;
 }
 
+// "[#####.....]": `part` of `whole` as a bar of ten.
+std::string Bar(double part, double whole) {
+  constexpr int kWidth = 10;
+  const int filled = whole > 0.0 ? static_cast<int>(part / whole * kWidth + 0.5) : 0;
+  return absl::StrCat("[", std::string(filled, '#'), std::string(kWidth - filled, '.'), "]");
+}
+
+// Tokens of each expert. Ranks that share an expert count the same tokens; others count none.
+std::vector<uint64_t> ExpertTokens(const v1::GetClusterResponse& cluster) {
+  std::vector<uint64_t> tokens;
+  for (const v1::Rank& rank : cluster.ranks()) {
+    const auto& counts = rank.status().expert_tokens();
+    tokens.resize(std::max<size_t>(tokens.size(), counts.size()), 0);
+    for (int i = 0; i < counts.size(); ++i) tokens[i] = std::max(tokens[i], counts[i]);
+  }
+  return tokens;
+}
+
+std::string ExpertLines(const std::vector<uint64_t>& tokens) {
+  uint64_t total = 0;
+  uint64_t most = 0;
+  for (uint64_t count : tokens) {
+    total += count;
+    most = std::max(most, count);
+  }
+  std::string text;
+  for (size_t i = 0; i < tokens.size() && total > 0; ++i) {
+    const double share = 100.0 * static_cast<double>(tokens[i]) / static_cast<double>(total);
+    absl::StrAppend(
+        &text, i == 0 ? "experts  " : "         ",
+        absl::StrFormat("%3d %s %4.1f%%\n", i,
+                        Bar(static_cast<double>(tokens[i]), static_cast<double>(most)), share));
+  }
+  return text;
+}
+
 std::string Json(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
@@ -121,6 +157,19 @@ std::string StatusPage(const v1::GetServerInfoResponse& server,
   const int missing = static_cast<int>(cluster.world()) - cluster.ranks_size();
   if (missing > 0) absl::StrAppend(&text, missing, " more have not registered yet\n");
   return text;
+}
+
+std::string WatchPage(v1::GetServerInfoResponse server, const v1::Stats& stats) {
+  server.set_serving(stats.serving());
+  if (stats.has_engine()) *server.mutable_engine() = stats.engine();
+  std::string text = StatusPage(server, stats.cluster());
+  absl::StrAppend(&text, "\n",
+                  absl::StrFormat("rate     %.1f steps/s, %.1f prompt tokens/s, %.1f generated/s\n",
+                                  stats.steps_per_second(), stats.prompt_tokens_per_second(),
+                                  stats.generated_tokens_per_second()));
+  const double total = stats.engine().total_kv_blocks();
+  absl::StrAppend(&text, "KV       ", Bar(total - stats.engine().free_kv_blocks(), total), "\n");
+  return text + ExpertLines(ExpertTokens(stats.cluster()));
 }
 
 std::string StatusJson(const v1::GetServerInfoResponse& server,

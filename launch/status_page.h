@@ -14,6 +14,10 @@ std::string LayoutText(const v1::Layout& layout);
 std::string StatusPage(const v1::GetServerInfoResponse& server,
                        const v1::GetClusterResponse& cluster);
 
+// The page for a terminal that shows it again and again: StatusPage with the newest numbers, rates,
+// and bars for the KV cache and the experts' loads.
+std::string WatchPage(v1::GetServerInfoResponse server, const v1::Stats& stats);
+
 // One line: {"server": GetServerInfoResponse, "cluster": GetClusterResponse}.
 std::string StatusJson(const v1::GetServerInfoResponse& server,
                        const v1::GetClusterResponse& cluster);

@@ -68,8 +68,10 @@ class Engine::Impl {
 
   absl::StatusOr<Streams> Submit(const GenerateRequest& request, int32_t num_choices);
   void Run();
+  void FlushPrefixCache();
   void Shutdown();
   EngineSnapshot Snapshot() const;
+  const RequestTimes& times() const { return times_; }
 
  private:
   absl::StatusOr<int32_t> Validate(const GenerateRequest& request, int32_t num_choices) const;
@@ -79,6 +81,7 @@ class Engine::Impl {
   absl::Status TakePromptLogprobs(Sequence& sequence, const SequenceChunk& chunk,
                                   const Tensor& logits);
   void TakeToken(Sequence& sequence, std::span<const float> logits);
+  void MeasureToken(Sequence& sequence, absl::Time now);
   void End(const Sequence& sequence, TokenDelta last);
   void EndAll();
   void Publish();
@@ -91,6 +94,10 @@ class Engine::Impl {
   int64_t step_ = 0;
   int64_t prompt_tokens_ = 0;
   int64_t generated_tokens_ = 0;
+  int64_t stopped_ = 0;
+  int64_t reached_length_ = 0;
+  int64_t failed_ = 0;
+  RequestTimes times_;  // read by any thread
 
   // Held for a few instructions only: neither side waits for the other's work.
   mutable std::mutex mutex_;
@@ -99,6 +106,7 @@ class Engine::Impl {
   std::vector<std::unique_ptr<Sequence>> incoming_;  // submitted, not yet with the scheduler
   EngineSnapshot snapshot_;                          // its waiting leaves incoming_ out
   int64_t num_submitted_ = 0;
+  bool flush_prefixes_ = false;
   bool shutdown_ = false;
 };
 
@@ -130,7 +138,8 @@ absl::StatusOr<Engine::Streams> Engine::Impl::Submit(const GenerateRequest& requ
                                                      int32_t num_choices) {
   const absl::StatusOr<int32_t> max_length = Validate(request, num_choices);
   if (!max_length.ok()) return max_length.status();
-  const int64_t due_ms = absl::ToUnixMillis(absl::Now()) -
+  const absl::Time now = absl::Now();
+  const int64_t due_ms = absl::ToUnixMillis(now) -
                          request.priority * absl::ToInt64Milliseconds(options_.priority_ageing);
   Streams streams;
   std::vector<std::unique_ptr<Sequence>> sequences;
@@ -143,6 +152,7 @@ absl::StatusOr<Engine::Streams> Engine::Impl::Submit(const GenerateRequest& requ
     sequence->sampling = request.sampling;
     if (choice > 0) sequence->sampling.prompt_logprobs.reset();
     sequence->deadline = request.deadline;
+    sequence->submitted = now;
     sequence->stream = streams.back();
     sequence->choice = choice;
     sequence->tokens = request.prompt;
@@ -185,6 +195,7 @@ bool Engine::Impl::WaitForWork() {
   std::unique_lock lock(mutex_);
   work_.wait(lock, [&] { return busy || shutdown_ || !incoming_.empty(); });
   if (shutdown_) return false;
+  if (std::exchange(flush_prefixes_, false)) scheduler_.ForgetPrefixes();
   for (std::unique_ptr<Sequence>& sequence : incoming_) scheduler_.Add(std::move(sequence));
   incoming_.clear();
   snapshot_.waiting = scheduler_.num_waiting();
@@ -208,7 +219,14 @@ void Engine::Impl::DropCancelledAndExpired() {
 
 void Engine::Impl::Step() {
   const StepPlan plan = scheduler_.Schedule(step_);
+  Publish();  // who has a token sees its sequence running
   if (plan.sequences.empty()) return;
+  const absl::Time start = absl::Now();
+  for (Sequence* sequence : plan.sequences) {
+    if (!std::exchange(sequence->started, true)) {
+      times_.queue.Observe(start - sequence->submitted);
+    }
+  }
   const Tensor logits = runner_.Step(plan.batch);  // [rows, vocab_size] float32
   ++step_;
   scheduler_.MarkStepped(plan);
@@ -266,11 +284,21 @@ void Engine::Impl::TakeToken(Sequence& sequence, std::span<const float> logits) 
   }
   std::optional<TokenLogprobs> logprobs;
   if (sampling.logprobs.has_value()) logprobs = *Logprobs(logits, *token, *sampling.logprobs);
+  MeasureToken(sequence, absl::Now());
   sequence.tokens.push_back(*token);
   sequence.stream->Push(*token, std::move(logprobs));
   ++generated_tokens_;
   if (sequence.length() == sequence.max_length) {
     End(sequence, {.reason = FinishReason::kLength});
+  }
+}
+
+void Engine::Impl::MeasureToken(Sequence& sequence, absl::Time now) {
+  const absl::Time before = std::exchange(sequence.last_token, now);
+  if (before == absl::InfinitePast()) {
+    times_.first_token.Observe(now - sequence.submitted);
+  } else {
+    times_.between_tokens.Observe(now - before);
   }
 }
 
@@ -280,6 +308,8 @@ void Engine::Impl::End(const Sequence& sequence, TokenDelta last) {
   const std::shared_ptr<RequestStream> stream = sequence.stream;
   last.usage = {.prompt_tokens = sequence.num_prompt_tokens,
                 .completion_tokens = sequence.num_output_tokens()};
+  times_.whole.Observe(absl::Now() - sequence.submitted);
+  ++(!last.status.ok() ? failed_ : last.reason == FinishReason::kStop ? stopped_ : reached_length_);
   scheduler_.Remove(sequence);
   Publish();
   stream->Finish(std::move(last));
@@ -300,6 +330,11 @@ void Engine::Impl::EndAll() {
   }
 }
 
+void Engine::Impl::FlushPrefixCache() {
+  const std::lock_guard lock(mutex_);
+  flush_prefixes_ = true;  // an engine that sleeps has time: it looks before it schedules
+}
+
 void Engine::Impl::Shutdown() {
   {
     const std::lock_guard lock(mutex_);
@@ -318,6 +353,9 @@ void Engine::Impl::Publish() {
                .prompt_tokens = prompt_tokens_,
                .generated_tokens = generated_tokens_,
                .preemptions = scheduler_.num_preemptions(),
+               .stopped = stopped_,
+               .reached_length = reached_length_,
+               .failed = failed_,
                .prefix_lookup_tokens = scheduler_.num_lookup_tokens(),
                .prefix_hit_tokens = scheduler_.num_hit_tokens()};
 }
@@ -343,7 +381,9 @@ absl::StatusOr<Engine::Streams> Engine::SubmitChoices(const GenerateRequest& req
   return impl_->Submit(request, num_choices);
 }
 void Engine::Run() { impl_->Run(); }
+void Engine::FlushPrefixCache() { impl_->FlushPrefixCache(); }
 void Engine::Shutdown() { impl_->Shutdown(); }
+const RequestTimes& Engine::times() const { return impl_->times(); }
 EngineSnapshot Engine::Snapshot() const { return impl_->Snapshot(); }
 
 }  // namespace intermix

@@ -2,7 +2,7 @@
 // queue; its thread builds a Batch, has the ModelRunner step it on every rank, samples, and feeds
 // the streams. While nothing is to be done it sleeps and uses no CPU.
 //
-// Submit, Snapshot and Shutdown may be called from any thread; the step loop runs in Run(), in one
+// All but Run may be called from any thread; the step loop runs in Run(), in one
 // thread that the caller provides.
 #pragma once
 
@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/engine/request.h"
+#include "runtime/engine/request_times.h"
 
 namespace intermix {
 
@@ -39,6 +40,9 @@ struct EngineSnapshot {
   int64_t prompt_tokens = 0;         // since start, of requests that got a first token
   int64_t generated_tokens = 0;      // since start
   int64_t preemptions = 0;           // since start: sequences put back for want of room
+  int64_t stopped = 0;               // since start: requests that ended with kStop
+  int64_t reached_length = 0;        // since start: with kLength
+  int64_t failed = 0;                // since start: with another status than OK
   int64_t prefix_lookup_tokens = 0;  // since start: of sequences that were admitted
   int64_t prefix_hit_tokens = 0;     // since start: of these, found in the prefix cache
 };
@@ -68,10 +72,14 @@ class Engine {
   // stop. Called once.
   void Run();
 
+  // Forgets cached prefixes before anything that is submitted from here on is scheduled.
+  void FlushPrefixCache();
+
   // Asks Run to return after the current step. Idempotent.
   void Shutdown();
 
   EngineSnapshot Snapshot() const;
+  const RequestTimes& times() const;
 
  private:
   class Impl;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "comm/agreement.h"
 #include "comm/parallel_groups.h"
 #include "comm/watchdog.h"
@@ -80,9 +81,11 @@ class RankImpl final : public Rank, public ModelRunner {
   Tensor Run(const Batch& batch) {
     const Watchdog::Work work(*parts_.watchdog, absl::StrCat("step ", batch.step));
     progress_.in_step = true;
+    const absl::Time start = absl::Now();
     const Tensor logits = executor_.Run(batch);
     progress_.tokens += batch.num_tokens();
     progress_.step = batch.step;
+    progress_.step_us += absl::ToInt64Microseconds(absl::Now() - start);
     progress_.in_step = false;
     return logits;
   }

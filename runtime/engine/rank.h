@@ -41,7 +41,8 @@ struct RankOptions {
 // Progress of a running rank, read by heartbeats from any thread.
 struct RankProgress {
   std::atomic<int64_t> step{0};
-  std::atomic<int64_t> tokens{0};  // stepped since start
+  std::atomic<int64_t> tokens{0};   // stepped since start
+  std::atomic<int64_t> step_us{0};  // microseconds spent in steps since start
   std::atomic<bool> in_step{false};
 };
 

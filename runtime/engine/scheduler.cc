@@ -206,6 +206,10 @@ void Scheduler::Remove(const Sequence& sequence) {
   Fatal("a sequence that is not live was removed");
 }
 
+void Scheduler::ForgetPrefixes() {
+  for (BlockManager& manager : groups_) manager.ForgetPrefixes();
+}
+
 void Scheduler::ForEach(const std::function<void(Sequence&)>& visit) const {
   for (const Queue* queue : {&running_, &waiting_}) {
     for (const std::unique_ptr<Sequence>& sequence : *queue) visit(*sequence);

@@ -67,6 +67,9 @@ class Scheduler {
   // Forgets a sequence, running or waiting, and takes its blocks back.
   void Remove(const Sequence& sequence);
 
+  // See BlockManager.
+  void ForgetPrefixes();
+
   // Running ones, then waiting ones, each in order. `visit` may not change the
   // scheduler.
   void ForEach(const std::function<void(Sequence&)>& visit) const;

@@ -27,6 +27,9 @@ struct Sequence {
   std::string cache_salt;
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
+  absl::Time submitted;
+  absl::Time last_token = absl::InfinitePast();  // when it came
+  bool started = false;                          // it was in a step
   std::shared_ptr<RequestStream> stream;
   int32_t choice = 0;        // which of its request's answers
   int64_t first_choice = 0;  // the arrival of the first of them

@@ -101,8 +101,13 @@ grpc::Status ControlClient::Heartbeat() {
     request.set_stop_requested(stop_requested_);
   }
   v1::HeartbeatResponse response;
-  return Call(
+  const grpc::Status status = Call(
       [&](grpc::ClientContext& context) { return stub_->Heartbeat(&context, request, &response); });
+  if (status.ok() && response.log_level() != log_level_) {
+    log_level_ = response.log_level();
+    options_.on_log_level(log_level_);
+  }
+  return status;
 }
 
 grpc::Status ControlClient::Call(const std::function<grpc::Status(grpc::ClientContext&)>& call) {

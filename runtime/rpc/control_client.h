@@ -21,6 +21,8 @@ struct ControlClientOptions {
   std::string job_id;
   absl::Duration interval = absl::Milliseconds(250);  // between heartbeats
   absl::Duration rpc_timeout = absl::Seconds(3);      // of one attempt
+  // Called on the client's thread when Control.SetLogLevel has asked for another level.
+  std::function<void(const std::string& level)> on_log_level = [](const std::string&) {};
 };
 
 class ControlClient {
@@ -60,7 +62,8 @@ class ControlClient {
   bool report_now_ = false;
   bool ending_ = false;
   grpc::ClientContext* in_flight_ = nullptr;
-  int num_failures_ = 0;  // since the last success; of the client's thread alone
+  std::string log_level_;  // asked for last; of the client's thread alone
+  int num_failures_ = 0;   // since the last success; of the client's thread alone
 
   std::thread thread_;
 };

@@ -15,19 +15,18 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 
 }  // namespace
 
-GenerateCall::GenerateCall(const Engine::Streams& streams, const AnswerBuilder& answer,
-                           uint64_t seed, std::atomic<int>& num_open)
-    : seed_(seed), num_open_(num_open) {
+GenerateCall::GenerateCall(const std::string& id, const Engine::Streams& streams,
+                           const AnswerBuilder& answer, uint64_t seed, LiveRequests& live)
+    : seed_(seed), live_(live), live_number_(live.Add(id, streams)) {
   for (const std::shared_ptr<RequestStream>& stream : streams) {
     choices_.push_back({stream, answer, static_cast<uint32_t>(choices_.size())});
   }
-  ++num_open_;
 }
 
-GenerateCall* GenerateCall::Start(const Engine::Streams& streams, const AnswerBuilder& answer,
-                                  uint64_t seed, DeliveryThread& delivery,
-                                  std::atomic<int>& num_open) {
-  const std::shared_ptr<GenerateCall> call(new GenerateCall(streams, answer, seed, num_open));
+GenerateCall* GenerateCall::Start(const std::string& id, const Engine::Streams& streams,
+                                  const AnswerBuilder& answer, uint64_t seed,
+                                  DeliveryThread& delivery, LiveRequests& live) {
+  const std::shared_ptr<GenerateCall> call(new GenerateCall(id, streams, answer, seed, live));
   call->self_ = call;
   const std::weak_ptr<Deliverable> weak = call;
   for (const std::shared_ptr<RequestStream>& stream : streams) {
@@ -127,7 +126,7 @@ void GenerateCall::OnCancel() {
 }
 
 void GenerateCall::OnDone() {
-  --num_open_;
+  live_.Remove(live_number_);
   self_.reset();
 }
 

@@ -6,10 +6,10 @@
 // tokens only.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "grpcpp/grpcpp.h"
@@ -17,16 +17,18 @@
 #include "runtime/engine/request.h"
 #include "runtime/rpc/answer_builder.h"
 #include "runtime/rpc/delivery_thread.h"
+#include "runtime/rpc/live_requests.h"
 
 namespace intermix {
 
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public Deliverable {
  public:
   // The reactor for gRPC, which owns itself until OnDone. `answer` is a builder that has taken
-  // nothing yet, for each of `streams`. `delivery` and `num_open`, which counts the calls between
-  // Start and OnDone, outlive it.
-  static GenerateCall* Start(const Engine::Streams& streams, const AnswerBuilder& answer,
-                             uint64_t seed, DeliveryThread& delivery, std::atomic<int>& num_open);
+  // nothing yet, for each of `streams`. `delivery` and `live`, which has the call from Start to
+  // OnDone by its client's `id`, outlive it.
+  static GenerateCall* Start(const std::string& id, const Engine::Streams& streams,
+                             const AnswerBuilder& answer, uint64_t seed, DeliveryThread& delivery,
+                             LiveRequests& live);
 
   void Deliver() override;  // delivery thread
   void OnWriteDone(bool ok) override;
@@ -50,15 +52,16 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pu
     bool done = false;                   // and said
   };
 
-  GenerateCall(const Engine::Streams& streams, const AnswerBuilder& answer, uint64_t seed,
-               std::atomic<int>& num_open);
+  GenerateCall(const std::string& id, const Engine::Streams& streams, const AnswerBuilder& answer,
+               uint64_t seed, LiveRequests& live);
   void CancelStreams();
   Action NextAction();  // mutex_ held, as for what follows
   Action ActionFor(Choice& choice);
   Action EndOf(Choice& choice);
 
   const uint64_t seed_;
-  std::atomic<int>& num_open_;
+  LiveRequests& live_;
+  const uint64_t live_number_;
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
   std::mutex mutex_;             // guards what follows; the engine thread never takes it

@@ -33,10 +33,12 @@ void InferenceService::Open(Engine& engine, const FrontModel& model) {
   open_ = backing_.get();
 }
 
-void InferenceService::Close() {
-  closed_because_ = "the server is shutting down; ask another one";
+void InferenceService::Close(const char* why) {
+  closed_because_ = why;
   open_ = nullptr;
 }
+
+void InferenceService::Reopen() { open_ = backing_.get(); }
 
 absl::StatusOr<GenerateCall*> InferenceService::Submit(const grpc::CallbackServerContext& context,
                                                        const grpc::ByteBuffer& bytes) {
@@ -53,8 +55,9 @@ absl::StatusOr<GenerateCall*> InferenceService::Submit(const grpc::CallbackServe
   const absl::StatusOr<Engine::Streams> streams =
       backing->engine->SubmitChoices(*request, *num_choices);
   if (!streams.ok()) return streams.status();
-  return GenerateCall::Start(*streams, AnswerBuilder(*backing->model.tokenizer, *request),
-                             request->sampling.seed, delivery_, num_open_streams_);
+  return GenerateCall::Start(proto->request_id(), *streams,
+                             AnswerBuilder(*backing->model.tokenizer, *request),
+                             request->sampling.seed, delivery_, live_);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(

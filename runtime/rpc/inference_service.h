@@ -23,9 +23,10 @@ class InferenceService final
   // the model's tokenizer outlive the gRPC server. Engine::Run has returned, so that no stream
   // moves any more, before the service goes.
   void Open(Engine& engine, const FrontModel& model);
-  void Close();
+  void Close(const char* why);  // a literal
+  void Reopen();                // after Open and Close
 
-  int num_open_streams() const { return num_open_streams_; }
+  LiveRequests& live() { return live_; }
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request) override;
@@ -43,7 +44,7 @@ class InferenceService final
   std::atomic<const Backing*> open_{nullptr};  // backing_ while open
   std::atomic<const char*> closed_because_{"the model is still loading; try again later"};
   std::atomic<uint64_t> num_requests_{0};  // for unique ids
-  std::atomic<int> num_open_streams_{0};
+  LiveRequests live_;
   DeliveryThread delivery_;
 };
 

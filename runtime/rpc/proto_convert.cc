@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 
 namespace intermix {
 namespace {
@@ -210,8 +212,15 @@ absl::Duration DurationFromProto(const google::protobuf::Duration& proto) {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
+  google::rpc::ErrorInfo info;
+  info.set_reason(absl::StatusCodeToString(status.code()));
+  info.set_domain("intermix");
+  google::rpc::Status details;
+  details.set_code(status.raw_code());
+  details.set_message(std::string(status.message()));
+  details.add_details()->PackFrom(info);
   return grpc::Status(static_cast<grpc::StatusCode>(status.raw_code()),
-                      std::string(status.message()));
+                      std::string(status.message()), details.SerializeAsString());
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {

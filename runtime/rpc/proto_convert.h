@@ -39,7 +39,8 @@ v1::EngineInfo EngineToProto(const EngineSnapshot& snapshot, const EngineOptions
 google::protobuf::Duration DurationToProto(absl::Duration duration);
 absl::Duration DurationFromProto(const google::protobuf::Duration& proto);
 
-// Codes are the same numbers on both sides.
+// Codes are the same numbers on both sides. What goes to gRPC has a google.rpc.ErrorInfo in its
+// details, whose reason is the code's name.
 grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromGrpc(const grpc::Status& status);
 

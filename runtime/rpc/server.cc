@@ -43,8 +43,16 @@ absl::StatusOr<ListenAddress> ChooseAddress(ListenAddress address) {
 
 RpcServer::RpcServer(const RpcServerOptions& options)
     : job_id_(DrawJobId()),
+      on_stop_requested_(options.on_stop_requested),
       table_(options.world),
-      control_(options.version, job_id_, table_, options.on_stop_requested) {}
+      control_(options.version, job_id_, table_, inference_.live(), MakeActions()) {}
+
+ControlActions RpcServer::MakeActions() {
+  return {.stop = on_stop_requested_,
+          .drain = [this] { return Pause(); },
+          .resume = [this] { return Resume(); },
+          .shut_down = [this](absl::Duration grace) { ShutDownAfter(grace); }};
+}
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options) {
   absl::StatusOr<ListenAddress> address = ChooseAddress(options.listen);
@@ -66,7 +74,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", address->ToString(), "; choose another port"));
   }
-  self->SetHealth(false);
+  self->SetServing(false);
   address->port = port;
   self->address_ = *address;
   return self;
@@ -74,28 +82,78 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
-void RpcServer::SetHealth(bool serving) {
+void RpcServer::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
   health->SetServingStatus(serving);  // of the server as a whole, named ""
   health->SetServingStatus(v1::Inference::service_full_name(), serving);
+  control_.SetServing(serving);
 }
 
 void RpcServer::Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,
                      const v1::ModelInfo& model_info) {
   inference_.Open(engine, model);
-  control_.Open(model_info, engine_options, engine);
-  SetHealth(true);
+  control_.Open(model_info, engine_options, engine, model);
+  const std::lock_guard lock(mutex_);
+  state_ = State::kServing;
+  SetServing(true);
+}
+
+absl::Status RpcServer::Pause() {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::kLoading) {
+    return absl::FailedPreconditionError("the model is still loading; there is nothing to drain");
+  }
+  if (state_ == State::kServing) {
+    state_ = State::kPaused;
+    SetServing(false);
+    inference_.Close("the server is draining; ask another one");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RpcServer::Resume() {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::kLoading || state_ == State::kEnding || stopper_.joinable()) {
+    return absl::FailedPreconditionError("the server is loading or shutting down");
+  }
+  if (state_ == State::kPaused) {
+    state_ = State::kServing;
+    inference_.Reopen();
+    SetServing(true);
+  }
+  return absl::OkStatus();
+}
+
+void RpcServer::ShutDownAfter(absl::Duration grace) {
+  if (!Pause().ok()) return on_stop_requested_();  // it loads: nobody is to be waited for
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::kEnding || stopper_.joinable()) return;
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(grace);
+  stopper_ = std::thread([this, deadline] {
+    constexpr auto kPoll = std::chrono::milliseconds(10);
+    std::unique_lock stopper_lock(mutex_);
+    while (num_open_streams() > 0 && std::chrono::steady_clock::now() < deadline) {
+      if (ending_.wait_for(stopper_lock, kPoll, [this] { return state_ == State::kEnding; }))
+        return;
+    }
+    stopper_lock.unlock();
+    on_stop_requested_();
+  });
 }
 
 void RpcServer::Drain() {
-  SetHealth(false);
-  control_.Close();
-  inference_.Close();
+  const std::lock_guard lock(mutex_);
+  state_ = State::kEnding;
+  ending_.notify_all();
+  SetServing(false);
+  inference_.Close("the server is shutting down; ask another one");
 }
 
 void RpcServer::Shutdown(absl::Duration grace) {
   if (server_ == nullptr) return;
+  Drain();
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
+  if (stopper_.joinable()) stopper_.join();  // no RPC starts it any more
   server_ = nullptr;
 }
 

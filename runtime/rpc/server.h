@@ -3,12 +3,17 @@
 //
 // Life: Start (control answers, health says NOT_SERVING, requests are UNAVAILABLE) -> Open
 // (SERVING)
-// -> Drain (NOT_SERVING; open streams go on) -> Shutdown. Called from one thread.
+// -> Drain (NOT_SERVING; open streams go on) -> Shutdown. Called from one thread. Meanwhile clients
+// of the control service may pause and resume it, and ask for a shutdown, which reaches the owner
+// through on_stop_requested.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -22,12 +27,14 @@ namespace intermix {
 
 struct RpcServerOptions {
   ListenAddress listen;
-  std::string version;                              // of Intermix
-  int world = 1;                                    // ranks of the job
-  int max_message_bytes = 16 << 20;                 // of one request
-  int max_streams_per_connection = 1024;            // RPCs at a time
-  size_t max_memory_bytes = size_t{256} << 20;      // that gRPC may use for buffers
-  std::function<void()> on_stop_requested = [] {};  // see ControlService
+  std::string version;                          // of Intermix
+  int world = 1;                                // ranks of the job
+  int max_message_bytes = 16 << 20;             // of one request
+  int max_streams_per_connection = 1024;        // RPCs at a time
+  size_t max_memory_bytes = size_t{256} << 20;  // that gRPC may use for buffers
+  // A rank, or a client of the control service, wants the job to stop; called on any thread, more
+  // than once.
+  std::function<void()> on_stop_requested = [] {};
 };
 
 class RpcServer {
@@ -41,7 +48,7 @@ class RpcServer {
   const std::string& job_id() const { return job_id_; }  // drawn at Start; ranks show it
   const ClusterTable& cluster() const { return table_; }
   // Generate calls that are not over for gRPC yet. Any thread.
-  int num_open_streams() const { return inference_.num_open_streams(); }
+  int num_open_streams() { return inference_.live().size(); }
 
   // See InferenceService::Open and ControlService::Open for what must outlive Shutdown.
   void Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,
@@ -51,15 +58,27 @@ class RpcServer {
   void Shutdown(absl::Duration grace);
 
  private:
+  enum class State { kLoading, kServing, kPaused, kEnding };
+
   explicit RpcServer(const RpcServerOptions& options);
-  void SetHealth(bool serving);
+  ControlActions MakeActions();
+  void SetServing(bool serving);
+  absl::Status Pause();
+  absl::Status Resume();
+  void ShutDownAfter(absl::Duration grace);  // once the streams have ended, or after `grace`
 
   const std::string job_id_;
+  const std::function<void()> on_stop_requested_;
   ListenAddress address_;
   ClusterTable table_;
   InferenceService inference_;
   ControlService control_;
   std::unique_ptr<grpc::Server> server_;  // null after Shutdown
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable ending_;
+  State state_ = State::kLoading;
+  std::thread stopper_;  // waits for the streams of a shutdown that was asked for
 };
 
 }  // namespace intermix

@@ -176,6 +176,28 @@ TEST(ServeTest, ClientCommandsTellHowItIs) {
   EXPECT_EQ(served.Client({"generate"}).exit_code, 2) << "no prompt";
 }
 
+TEST(ServeTest, AnOperatorSteersIt) {
+  Served served({"--metrics", "0"});
+  const auto code = [&](std::vector<std::string> arguments) {
+    return served.Client(std::move(arguments)).exit_code;
+  };
+  EXPECT_EQ(served.Client({"drain"}).out, "");
+  EXPECT_EQ(code({"health"}), 1);
+  const ProgramResult refused = served.Client({"generate", "--prompt", "x"});
+  EXPECT_THAT(refused.err, HasSubstr("UNAVAILABLE: the server is draining"));
+  EXPECT_EQ(code({"resume"}), 0);
+  EXPECT_EQ(code({"health"}), 0);
+  EXPECT_EQ(code({"flush-prefix-cache"}), 0);
+  EXPECT_EQ(code({"log-level", "debug"}), 0);
+  EXPECT_EQ(code({"log-level", "loud"}), 1);
+  EXPECT_EQ(code({"abort"}), 2);
+  OpenStream stream(served.inference(), kLong);
+  EXPECT_EQ(served.Client({"abort", "--all"}).out, "aborted: 1\n");
+  EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(code({"shutdown", "--grace", "30"}), 0);
+  EXPECT_EQ(served.job().Wait(), 0) << served.job().err();
+}
+
 TEST(ServeTest, EveryRankReports) {
   Served served;
   OpenStream(served.inference(), 20).Finish();

@@ -84,6 +84,24 @@ TEST(StatusPageTest, SaysLittleOfAServerThatLoads) {
   EXPECT_EQ(page.find("model"), std::string::npos);
 }
 
+TEST(StatusPageTest, WatchesRatesAndLoads) {
+  v1::Stats stats;
+  stats.set_serving(true);
+  *stats.mutable_engine() = Server().engine();
+  *stats.mutable_cluster() = Cluster();
+  stats.set_steps_per_second(2.5);
+  stats.set_generated_tokens_per_second(40);
+  const std::string page = WatchPage(Server(), stats);
+  const std::string status = StatusPage(Server(), Cluster());
+  EXPECT_EQ(page.substr(0, status.size()), status);
+  EXPECT_EQ(page.substr(status.size()),
+            "\n"
+            "rate     2.5 steps/s, 0.0 prompt tokens/s, 40.0 generated/s\n"
+            "KV       [###.......]\n"
+            "experts    0 [######....] 37.5%\n"
+            "           1 [##########] 62.5%\n");
+}
+
 TEST(StatusPageTest, JsonIsJson) {
   const nlohmann::json json = nlohmann::json::parse(StatusJson(Server(), Cluster()));
   EXPECT_EQ(json["server"]["model"]["layout"]["etp"], 2);

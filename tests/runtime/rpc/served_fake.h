@@ -101,6 +101,7 @@ class ServedFake {
   void Open() {
     v1::ModelInfo info;
     info.set_name("fake");
+    info.set_vocab_size(options_.model.vocab_size);
     server_->Open(*engine_, options_.engine, front_, info);
     engine_.Start();
   }
