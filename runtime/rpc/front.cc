@@ -10,7 +10,9 @@ namespace intermix {
 FrontModel FrontModel::Make(const ModelConfig& config, const Tokenizer& tokenizer) {
   FrontModel model;
   model.tokenizer = &tokenizer;
-  model.bos_token_id = config.bos_token_id >= 0 ? config.bos_token_id : tokenizer.bos_token_id();
+  if (tokenizer.adds_bos_token()) {
+    model.bos_token_id = config.bos_token_id >= 0 ? config.bos_token_id : tokenizer.bos_token_id();
+  }
   model.eos_token_ids = config.eos_token_ids;
   if (model.eos_token_ids.empty() && tokenizer.eos_token_id() >= 0) {
     model.eos_token_ids.push_back(tokenizer.eos_token_id());

@@ -16,7 +16,7 @@ namespace intermix {
 // What the front knows of the loaded model. `tokenizer` outlives it.
 struct FrontModel {
   const Tokenizer* tokenizer = nullptr;
-  int32_t bos_token_id = -1;           // -1: none
+  int32_t bos_token_id = -1;           // put before texts; -1: none
   std::vector<int32_t> eos_token_ids;  // may be empty
   int64_t max_prompt_bytes = 4 << 20;  // longer text is refused before it is tokenised
 

@@ -1,9 +1,6 @@
 // Tokenizer of SentencePiece BPE models.
 
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
-#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -11,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "runtime/tokenizer/bpe_encoder.h"
+#include "runtime/tokenizer/read_tokenizer.h"
 #include "runtime/tokenizer/sentencepiece_model.h"
-#include "runtime/tokenizer/tokenizer.h"
 
 namespace intermix {
 namespace {
@@ -77,31 +74,11 @@ class SentencePieceTokenizer : public Tokenizer {
   std::vector<Piece> pieces_;
 };
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  constexpr uint64_t kMaxBytes = uint64_t{256} << 20;
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
-    return absl::NotFoundError(absl::StrCat("there is no file ", path));
-  }
-  const uint64_t size = std::filesystem::file_size(path, error);
-  if (error || size > kMaxBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is too large for a tokenizer"));
-  }
-  std::string bytes(size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(bytes.data(), static_cast<std::streamsize>(size))) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot read ", path));
-  }
-  return bytes;
-}
-
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/tokenizer.model");
-  const absl::StatusOr<std::string> bytes = ReadFile(path);
-  if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<SentencePieceModel> model = ReadSentencePieceModel(*bytes, path);
+absl::StatusOr<std::unique_ptr<Tokenizer>> ReadSentencePieceTokenizer(std::string_view bytes,
+                                                                      const std::string& path) {
+  absl::StatusOr<SentencePieceModel> model = ReadSentencePieceModel(bytes, path);
   if (!model.ok()) return model.status();
   absl::StatusOr<BpeEncoder> encoder = BpeEncoder::Make(*std::move(model), path);
   if (!encoder.ok()) return encoder.status();

@@ -19,6 +19,8 @@ class Tokenizer {
   virtual int32_t vocab_size() const = 0;
   virtual int32_t bos_token_id() const = 0;  // -1: none
   virtual int32_t eos_token_id() const = 0;  // -1: none
+  // Whether texts for this model begin with a BOS token, where it has one.
+  virtual bool adds_bos_token() const { return true; }
 
   // Token ids of `text`, without BOS or EOS.
   virtual std::vector<int32_t> Encode(std::string_view text) const = 0;
@@ -28,7 +30,8 @@ class Tokenizer {
   virtual std::string Decode(std::span<const int32_t> ids) const = 0;
 };
 
-// Reads `directory`/tokenizer.model (SentencePiece). NOT_FOUND, INVALID_ARGUMENT name the file.
+// Reads `directory`/tokenizer.model (SentencePiece), or, where there is none, tokenizer.json
+// (byte-level BPE). NOT_FOUND, INVALID_ARGUMENT name the file.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory);
 
 }  // namespace intermix
