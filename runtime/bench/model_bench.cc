@@ -34,7 +34,7 @@ struct Phase {
 class ModelBench {
  public:
   ModelBench(const ModelBenchOptions& options, Backend& backend, TurnTimer& timer)
-      : options_(options), timer_(timer), profiled_(backend), backend_(backend) {}
+      : options_(options), timer_(timer), profiled_(backend, timer.clock()), backend_(backend) {}
 
   absl::Status Load() {
     std::unique_ptr<Communicator> control = MakeSelfCommunicator();
@@ -145,6 +145,9 @@ class ModelBench {
     model_table_.rows.push_back(std::move(row));
   }
 
+  static double PerSecond(double amount, const OpProfile& op) {
+    return amount > 0.0 ? amount / op.seconds : std::numeric_limits<double>::quiet_NaN();
+  }
   static double Percent(double fraction) {
     return fraction > 0.0 ? 100.0 * fraction : std::numeric_limits<double>::quiet_NaN();
   }
@@ -159,7 +162,9 @@ class ModelBench {
     const auto steps = static_cast<double>(phase.steps.size());
     const auto add = [&](const std::string& name, const OpProfile& op) {
       ops_table_.rows.push_back({phase.name, name, static_cast<double>(op.calls) / steps,
-                                 1e3 * op.seconds / steps, 100.0 * op.seconds / total});
+                                 1e3 * op.seconds / steps, 100.0 * op.seconds / total,
+                                 PerSecond(1e-12 * (op.work.int8_ops + op.work.float_ops), op),
+                                 PerSecond(1e-9 * op.work.bytes, op)});
     };
     OpProfile others;
     for (const auto& [name, op] : ops) {
@@ -185,8 +190,9 @@ class ModelBench {
   Table model_table_{.title = "model",
                      .columns = {"phase", "tokens/s", "spread %", "ms/step", "int8 TOPS", "GB/s",
                                  "% of int8", "% of float", "% of memory"}};
-  Table ops_table_{.title = "ops",
-                   .columns = {"phase", "op", "calls/step", "ms/step", "% of time"}};
+  Table ops_table_{
+      .title = "ops",
+      .columns = {"phase", "op", "calls/step", "ms/step", "% of time", "TOPS", "GB/s"}};
 };
 
 absl::Status Check(const ModelBenchOptions& options) {

@@ -1,6 +1,5 @@
 #include "runtime/bench/profiled_backend.h"
 
-#include <chrono>
 #include <vector>
 
 namespace intermix {
@@ -21,13 +20,12 @@ Work ProfiledBackend::total_work() const {
 }
 
 OpProfile& ProfiledBackend::Time(const char* name, const std::function<void()>& op) {
-  using Clock = std::chrono::steady_clock;
   inner_.Synchronize();
-  const Clock::time_point start = Clock::now();
+  const double start = clock_();
   op();
   inner_.Synchronize();
   OpProfile& profile = ops_[name];
-  profile.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  profile.seconds += clock_() - start;
   ++profile.calls;
   return profile;
 }

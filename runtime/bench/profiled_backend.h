@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "kernels/backend.h"
 #include "runtime/bench/work.h"
@@ -22,8 +23,9 @@ struct OpProfile {
 
 class ProfiledBackend final : public Backend {
  public:
-  // `inner` outlives it.
-  explicit ProfiledBackend(Backend& inner) : inner_(inner) {}
+  // `inner` outlives it; `clock` tells seconds.
+  ProfiledBackend(Backend& inner, std::function<double()> clock)
+      : inner_(inner), clock_(std::move(clock)) {}
 
   const std::map<std::string, OpProfile>& ops() const { return ops_; }
   void Clear() { ops_.clear(); }
@@ -69,6 +71,7 @@ class ProfiledBackend final : public Backend {
   OpProfile& Time(const char* name, const std::function<void()>& op);
 
   Backend& inner_;
+  const std::function<double()> clock_;
   std::map<std::string, OpProfile> ops_;
 };
 

@@ -48,7 +48,7 @@ class TurnTimer {
   // The limits alone, in turns.
   std::vector<LimitRate> MeasureLimits();
 
-  const std::vector<Limit>& limits() const { return limits_; }
+  const std::function<double()>& clock() const { return options_.clock; }
 
  private:
   double Rate(const Limit& limit) const;

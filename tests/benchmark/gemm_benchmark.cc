@@ -16,7 +16,8 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "tests/benchmark/machine_peak.h"
+#include "kernels/cpu/cpu_limits.h"
+#include "runtime/bench/turn_timer.h"
 #include "tests/testing/random.h"
 
 namespace intermix {
@@ -113,14 +114,13 @@ int Main(int argc, char** argv) {
     return 1;
   }
   Machine machine{.backend = MakeCpuBackend({.threads = threads, .isa = *isa})};
-  {
-    ThreadPool pool(threads);
-    machine.int8_ops = PeakInt8Ops(pool);
-    machine.read_bytes = PeakReadBytes(pool);
-    std::cout << machine.backend->name() << ", " << pool.num_threads()
-              << " threads: " << machine.int8_ops * 1e-12 << " Tops int8, "
-              << machine.read_bytes * 1e-9 << " GB/s read, per core\n";
+  TurnTimer timer(CpuLimits(threads, *isa), nullptr, {.clock = &CpuSeconds});
+  for (const TurnTimer::LimitRate& limit : timer.MeasureLimits()) {
+    if (limit.limit->resource == Resource::kInt8) machine.int8_ops = limit.rate;
+    if (limit.limit->resource == Resource::kBytes) machine.read_bytes = limit.rate;
   }
+  std::cout << machine.backend->name() << ": " << machine.int8_ops * 1e-12 << " Tops int8, "
+            << machine.read_bytes * 1e-9 << " GB/s read, per core\n";
   const std::vector<Shape> shapes = Shapes();
   for (const Shape& shape : shapes) {
     for (const int64_t tokens : {1, 2, 4, 8, 16, 64, 256, 1024}) {
