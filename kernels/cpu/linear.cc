@@ -10,8 +10,8 @@ namespace {
 constexpr int64_t kSerialWork = int64_t{1} << 19;
 // Weights that one item of a small GEMM streams: long enough to hide the hand-out.
 constexpr int64_t kItemBytes = int64_t{1} << 16;
-// With this many tiles or fewer, unpacking weights again for each tile is cheaper than a panel.
-constexpr int64_t kStreamedTiles = 4;
+// With this many rows or fewer, unpacking weights again for each tile is cheaper than a panel.
+constexpr int64_t kStreamedRows = 24;
 constexpr int64_t kUnquantizedRows = 64;
 constexpr int64_t kPanelSumsBytes = int64_t{kPanelRows} * kPanelBlocks * kBlockRows * 4;
 
@@ -102,12 +102,13 @@ void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_
     const int64_t begin = row_offsets[e];
     const int64_t rows = row_offsets[e + 1] - begin;
     CHECK_GE(rows, 0);
+    const int64_t tile_rows = rows <= kStreamedRows ? kernels_.gemm.stream_rows : kTileRows;
     PackJob job{.row_begin = begin, .first_tile = num_tiles};
     job.rows = {.tiles = static_cast<const int8_t*>(tiles_.data()) + begin * padded_k,
                 .sums = static_cast<const int32_t*>(sums_.data()) + begin * (num_groups + 1),
                 .scales = x.scales.data<float>() + begin,
                 .rows = rows,
-                .num_tiles = CeilDiv(rows, kTileRows)};
+                .num_tiles = CeilDiv(rows, tile_rows)};
     num_tiles += job.rows.num_tiles;
     jobs_.push_back(job);
   }
@@ -152,7 +153,7 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
       Segment segment{.part = &part, .rows = rows};
       segment.out = {
           .y = At(y, row_offsets[e], part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
-      if (rows.num_tiles <= kStreamedTiles) {
+      if (rows.rows <= kStreamedRows) {
         segment.blocks_per_chunk = std::max<int64_t>(1, kItemBytes / part.quant.block_bytes());
       } else {
         segment.row_chunks = CeilDiv(rows.num_tiles, kPanelTiles);
@@ -212,7 +213,7 @@ void Linear::RunQuantizedItem(const Segment& segment, int64_t item, int worker) 
   const int64_t block_begin = item % segment.block_chunks * segment.blocks_per_chunk;
   const int64_t block_end = std::min(block_begin + segment.blocks_per_chunk, segment.num_blocks());
   const QuantPart& quant = segment.part->quant;
-  if (segment.rows.num_tiles <= kStreamedTiles) {
+  if (segment.rows.rows <= kStreamedRows) {
     // The item's weights stay in the cache from one tile to the next.
     for (int64_t tile = 0; tile < segment.rows.num_tiles; ++tile) {
       kernels_.gemm.run_tile(quant, segment.rows, tile, block_begin, block_end, segment.out);

@@ -10,9 +10,9 @@
 //           k + 4 .. k + 7 in the high ones
 // Unsigned codes cost a correction of bias * sum(x) for each group; PackRows computes those sums.
 //
-// Activations. Rows form tiles of at most kTileRows. A tile of r rows holds, for each quad, r words
-// of 4 consecutive k: [padded_k / 4][r][4] bytes. Padding is zero, so that what a weight holds
-// there does not matter.
+// Activations. Rows form tiles, of at most kTileRows for run_panel. A tile of r rows holds, for
+// each quad, r words of 4 consecutive k: [padded_k / 4][r][4] bytes. Padding is zero, so that what
+// a weight holds there does not matter.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@
 namespace intermix::cpu {
 
 inline constexpr int kBlockRows = 16;   // out features in a block
-inline constexpr int kTileRows = 6;     // tokens in a tile
+inline constexpr int kTileRows = 6;     // tokens in a tile of run_panel
 inline constexpr int kPanelBlocks = 4;  // blocks that run_panel takes at once
 inline constexpr int kPanelQuads = 64;  // quads of K that run_panel unpacks at once, at least
 
@@ -87,6 +87,7 @@ struct PackRowsArgs {
 };
 
 struct QuantGemmKernels {
+  int stream_rows = 0;  // tokens in a tile of run_tile, at most
   void (*pack_rows)(const PackRowsArgs& args);
   // Blocks [block_begin, block_end) for one tile; streams the packed weights once.
   void (*run_tile)(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t block_begin,

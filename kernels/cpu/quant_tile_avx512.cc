@@ -56,10 +56,17 @@ void PackRows(const PackRowsArgs& a) {
 // How far ahead of the arithmetic weights are asked for: a page, where hardware prefetchers stop.
 constexpr int64_t kPrefetch = 4096;
 
+constexpr int kStreamRows = 12;  // sums and totals of as many rows fit the registers
+
 // ---- One tile: weights are read once and unpacked in registers ----
 
-// sums[r] = sum over one group of x * code, 4-bit codes. The high nibbles are used where they
-// stand, 16 times too large; their sum is a multiple of 16, so the shift is exact.
+// A sum for each row is a chain of dependent additions: few rows need two chains each to keep the
+// multipliers busy, many have no registers for them.
+template <int R>
+inline constexpr bool kTwoChains = R <= 6;
+
+// sums[r] += sum over one group of x * code, 4-bit codes. With two chains the high nibbles are used
+// where they stand, 16 times too large; their sum is a multiple of 16, so the shift is exact.
 // Always inlined, so that `sums` can live in registers.
 template <int R>
 [[gnu::always_inline]] inline void GroupSums4(const uint8_t* w, const int8_t* x, int64_t quads,
@@ -71,13 +78,22 @@ template <int R>
     _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
     const __m512i codes = LoadBytes(w);
     const __m512i lo = _mm512_and_si512(codes, low_mask);
-    const __m512i hi = _mm512_andnot_si512(low_mask, codes);
-    Unroll<R>([&](auto r) {
-      sums[r] = _mm512_dpbusd_epi32(sums[r], lo, Broadcast(x + 4 * r));
-      high[r] = _mm512_dpbusd_epi32(high[r], hi, Broadcast(x + 4 * (R + r)));
-    });
+    if constexpr (kTwoChains<R>) {
+      const __m512i hi = _mm512_andnot_si512(low_mask, codes);
+      Unroll<R>([&](auto r) {
+        sums[r] = _mm512_dpbusd_epi32(sums[r], lo, Broadcast(x + 4 * r));
+        high[r] = _mm512_dpbusd_epi32(high[r], hi, Broadcast(x + 4 * (R + r)));
+      });
+    } else {
+      const __m512i hi = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low_mask);
+      Unroll<R>([&](auto r) { sums[r] = _mm512_dpbusd_epi32(sums[r], lo, Broadcast(x + 4 * r)); });
+      Unroll<R>(
+          [&](auto r) { sums[r] = _mm512_dpbusd_epi32(sums[r], hi, Broadcast(x + 4 * (R + r))); });
+    }
   }
-  Unroll<R>([&](auto r) { sums[r] = _mm512_add_epi32(sums[r], _mm512_srai_epi32(high[r], 4)); });
+  if constexpr (kTwoChains<R>) {
+    Unroll<R>([&](auto r) { sums[r] = _mm512_add_epi32(sums[r], _mm512_srai_epi32(high[r], 4)); });
+  }
 }
 
 template <int R>
@@ -90,12 +106,22 @@ template <int R>
     _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch + 64), _MM_HINT_T0);
     const __m512i first = LoadBytes(w);
     const __m512i second = LoadBytes(w + 64);
-    Unroll<R>([&](auto r) {
-      sums[r] = _mm512_dpbusd_epi32(sums[r], first, Broadcast(x + 4 * r));
-      odd[r] = _mm512_dpbusd_epi32(odd[r], second, Broadcast(x + 4 * (R + r)));
-    });
+    if constexpr (kTwoChains<R>) {
+      Unroll<R>([&](auto r) {
+        sums[r] = _mm512_dpbusd_epi32(sums[r], first, Broadcast(x + 4 * r));
+        odd[r] = _mm512_dpbusd_epi32(odd[r], second, Broadcast(x + 4 * (R + r)));
+      });
+    } else {
+      Unroll<R>(
+          [&](auto r) { sums[r] = _mm512_dpbusd_epi32(sums[r], first, Broadcast(x + 4 * r)); });
+      Unroll<R>([&](auto r) {
+        sums[r] = _mm512_dpbusd_epi32(sums[r], second, Broadcast(x + 4 * (R + r)));
+      });
+    }
   }
-  Unroll<R>([&](auto r) { sums[r] = _mm512_add_epi32(sums[r], odd[r]); });
+  if constexpr (kTwoChains<R>) {
+    Unroll<R>([&](auto r) { sums[r] = _mm512_add_epi32(sums[r], odd[r]); });
+  }
 }
 
 template <int R, int kBits, bool kFloat>
@@ -145,9 +171,9 @@ void TileRows(const QuantPart& part, const QuantRows& rows, int64_t row, int64_t
 
 void RunTile(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t block_begin,
              int64_t block_end, const QuantOutput& out) {
-  constexpr decltype(&TileRows<1>) kByRows[] = {&TileRows<1>, &TileRows<2>, &TileRows<3>,
-                                                &TileRows<4>, &TileRows<5>, &TileRows<6>};
-  static_assert(kTileRows == 6);
+  constexpr decltype(&TileRows<1>) kByRows[kStreamRows] = {
+      &TileRows<1>, &TileRows<2>, &TileRows<3>, &TileRows<4>,  &TileRows<5>,  &TileRows<6>,
+      &TileRows<7>, &TileRows<8>, &TileRows<9>, &TileRows<10>, &TileRows<11>, &TileRows<12>};
   const int64_t row = rows.TileBegin(tile);
   kByRows[rows.TileBegin(tile + 1) - row - 1](part, rows, row, block_begin, block_end, out);
 }
@@ -156,8 +182,10 @@ void RunTile(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t
 }  // namespace avx512
 
 QuantGemmKernels Avx512QuantGemmKernels() {
-  return {
-      .pack_rows = &avx512::PackRows, .run_tile = &avx512::RunTile, .run_panel = &avx512::RunPanel};
+  return {.stream_rows = avx512::kStreamRows,
+          .pack_rows = &avx512::PackRows,
+          .run_tile = &avx512::RunTile,
+          .run_panel = &avx512::RunPanel};
 }
 
 }  // namespace intermix::cpu

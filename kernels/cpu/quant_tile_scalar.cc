@@ -122,7 +122,10 @@ void RunPanel(const QuantPart& part, const QuantRows& rows, int64_t tile_begin, 
 }  // namespace
 
 QuantGemmKernels ScalarQuantGemmKernels() {
-  return {.pack_rows = &PackRows, .run_tile = &RunTile, .run_panel = &RunPanel};
+  return {.stream_rows = kTileRows,
+          .pack_rows = &PackRows,
+          .run_tile = &RunTile,
+          .run_panel = &RunPanel};
 }
 
 }  // namespace intermix::cpu

@@ -80,6 +80,27 @@ TEST_P(GemmParityTest, SeveralPanelsOfK) {
   }
 }
 
+// Every height of a tile that streams weights, and the first that panels take.
+TEST_P(GemmParityTest, EveryNumberOfFewRows) {
+  constexpr int64_t kMostRows = 26;
+  for (const WeightFormat& format :
+       {WeightFormat{.scale_width = ScaleWidth::kFolded, .bits = 4, .group_size = 64},
+        WeightFormat{.scale_width = ScaleWidth::kWide, .bits = 8, .group_size = 64},
+        WeightFormat{.scheme = Scheme::kFloat, .bits = 4, .group_size = 64}}) {
+    SCOPED_TRACE(format.ToString());
+    const QuantizedWeight weight = RandomWeight(format, 40, 192, 11);
+    const OwnedActivations x = RandomActivations(format.scheme, kMostRows, 192, 12);
+    const OwnedTensor expected = OwnedTensor::Host(DType::kF32, {kMostRows, 40});
+    reference().Gemm(x.view(), *Pack(reference(), {weight}), expected.view);
+    const std::unique_ptr<PackedWeight> packed = Pack(*backends()[0], {weight});
+    for (int64_t rows = 1; rows <= kMostRows; ++rows) {
+      const OwnedTensor actual = OwnedTensor::Host(DType::kF32, {rows, 40});
+      backends()[0]->Gemm(x.view().Rows(0, rows), *packed, actual.view);
+      ASSERT_TRUE(BitwiseEqual(actual.view, expected.view.Rows(0, rows))) << rows << " rows";
+    }
+  }
+}
+
 // Group sizes that are no multiple of the kernels' 8 in-features are padded group by group.
 TEST_P(GemmParityTest, GroupsThatNeedPadding) {
   for (const int64_t group_size : {2, 6, 10, 12, 36}) {
