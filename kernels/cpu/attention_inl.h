@@ -21,23 +21,34 @@ struct AttentionOps {
   [[gnu::flatten]] static void ScoreTile(const AttendSplit& s, int query, int t) {
     V sums[Q][T];
     Unroll<Q>([&](auto r) { Unroll<T>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
-    const float* q = s.q + query * s.q_stride;
+    const float* const* q = s.q + query;
     ForLanes(s.head_dim, [&](int64_t d, auto e) {
       V k[T];
       Unroll<T>([&](auto i) { k[i] = V::Load(s.k + s.offsets[t + i] + d, e); });
       Unroll<Q>([&](auto r) {
-        const V a = V::Load(q + r * s.q_stride + d, e);
+        const V a = V::Load(q[r] + d, e);
         Unroll<T>([&](auto i) { sums[r][i] = V::Fma(a, k[i], sums[r][i]); });
       });
     });
     V::SumTile(sums, s.scale, s.scores + query * kSplit + t, kSplit);
   }
 
+  // Asks for what lies a page further on, where hardware prefetchers stop: the next head's rows.
+  [[gnu::always_inline]] static void PrefetchAfter(const uint16_t* row, int64_t n) {
+    constexpr int64_t kPage = 2048;  // elements
+    for (int64_t d = 0; d < n; d += 32) __builtin_prefetch(row + kPage + d);
+  }
+
   template <int Q>
-  static void Scores(const AttendSplit& s, int query) {
-    int t = 0;
-    for (; t + kCols <= s.count; t += kCols) ScoreTile<Q, kCols>(s, query, t);
-    for (; t < s.count; ++t) ScoreTile<Q, 1>(s, query, t);
+  static void Scores(const AttendSplit& s, int query, int begin, int end) {
+    int t = begin;
+    for (; t + kCols <= end; t += kCols) {
+      if (query == 0) {
+        for (int i = t; i < t + kCols; ++i) PrefetchAfter(s.k + s.offsets[i], s.head_dim);
+      }
+      ScoreTile<Q, kCols>(s, query, t);
+    }
+    for (; t < end; ++t) ScoreTile<Q, 1>(s, query, t);
   }
 
   // Turns one query's scores into exp(score - max); returns max and the lane sum.
@@ -58,14 +69,25 @@ struct AttentionOps {
     *sum = total.Sum();
   }
 
-  // out[q][d .. d + 16 * D) = sum over t ascending of fma(p[q][t], v[t][d], out), for Q queries.
+  // out[q][d .. d + 16 * D) = sum over t ascending of fma(p[q][t], v[t][d], out), for Q queries and
+  // positions [begin, end); from zero where begin is 0.
   template <int Q, int D, typename Extent>
-  static void ValueTile(const AttendSplit& s, int query, int64_t d, Extent e) {
+  [[gnu::flatten]] static void ValueTile(const AttendSplit& s, int query, int begin, int end,
+                                         int64_t d, Extent e) {
     V sums[Q][D];
-    Unroll<Q>([&](auto r) { Unroll<D>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
+    float* out = s.out + query * s.head_dim + d;
+    if (begin == 0) {
+      Unroll<Q>([&](auto r) { Unroll<D>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
+    } else {
+      Unroll<Q>([&](auto r) {
+        Unroll<D>([&](auto i) { sums[r][i] = V::Load(out + r * s.head_dim + 16 * i, e); });
+      });
+    }
     const float* p = s.scores + query * kSplit;
-    for (int t = 0; t < s.count; ++t) {
+    const bool first = query == 0;
+    for (int t = begin; t < end; ++t) {
       const uint16_t* row = s.v + s.offsets[t] + d;
+      if (first) PrefetchAfter(row, 16 * D);
       V v[D];
       Unroll<D>([&](auto i) { v[i] = V::Load(row + 16 * i, e); });
       Unroll<Q>([&](auto r) {
@@ -74,34 +96,42 @@ struct AttentionOps {
       });
     }
     Unroll<Q>([&](auto r) {
-      float* out = s.out + (query + r) * s.head_dim + d;
-      Unroll<D>([&](auto i) { sums[r][i].Store(out + 16 * i, e); });
+      Unroll<D>([&](auto i) { sums[r][i].Store(out + r * s.head_dim + 16 * i, e); });
     });
   }
 
   template <int Q>
-  static void Values(const AttendSplit& s, int query) {
+  static void Values(const AttendSplit& s, int query, int begin, int end) {
     constexpr int kStep = 16 * V::kValueVectors;
     int64_t d = 0;
     for (; d + kStep <= s.head_dim; d += kStep) {
-      ValueTile<Q, V::kValueVectors>(s, query, d, Full());
+      ValueTile<Q, V::kValueVectors>(s, query, begin, end, d, Full());
     }
-    for (; d + 16 <= s.head_dim; d += 16) ValueTile<Q, 1>(s, query, d, Full());
-    if (d < s.head_dim) ValueTile<Q, 1>(s, query, d, Tail{static_cast<int>(s.head_dim - d)});
+    for (; d + 16 <= s.head_dim; d += 16) ValueTile<Q, 1>(s, query, begin, end, d, Full());
+    if (d < s.head_dim) {
+      ValueTile<Q, 1>(s, query, begin, end, d, Tail{static_cast<int>(s.head_dim - d)});
+    }
   }
 
-  static void Attend(const AttendSplit& s) {
+  static void AllScores(const AttendSplit& s, int begin, int end) {
     int query = 0;
-    for (; query + kRows <= s.num_queries; query += kRows) Scores<kRows>(s, query);
-    for (; query < s.num_queries; ++query) Scores<1>(s, query);
-    for (query = 0; query < s.num_queries; ++query) {
+    for (; query + kRows <= s.num_queries; query += kRows) Scores<kRows>(s, query, begin, end);
+    for (; query < s.num_queries; ++query) Scores<1>(s, query, begin, end);
+  }
+
+  static void AllSoftmax(const AttendSplit& s) {
+    for (int query = 0; query < s.num_queries; ++query) {
       Softmax(s.scores + query * kSplit, s.count, s.max + query, s.sum + query);
     }
+  }
+
+  static void AllValues(const AttendSplit& s, int begin, int end) {
     constexpr int kQueries = V::kValueQueries;
-    for (query = 0; query + kQueries <= s.num_queries; query += kQueries) {
-      Values<kQueries>(s, query);
+    int query = 0;
+    for (; query + kQueries <= s.num_queries; query += kQueries) {
+      Values<kQueries>(s, query, begin, end);
     }
-    for (; query < s.num_queries; ++query) Values<1>(s, query);
+    for (; query < s.num_queries; ++query) Values<1>(s, query, begin, end);
   }
 
   static float Exp(float x) {

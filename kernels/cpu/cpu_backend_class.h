@@ -1,6 +1,7 @@
 // The class behind MakeCpuBackend; private to kernels/cpu.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -67,6 +68,12 @@ class CpuBackend final : public Backend {
     int32_t count = 0;
     int32_t kv_head = 0;
   };
+  using HeadRuns = std::span<const HeadRun>;  // that follow each other
+  // Consecutive rows of one sequence that read K and V together.
+  struct RowTile {
+    int64_t first = 0;
+    int64_t count = 0;
+  };
 
   // Calls body(row, worker) for every row, spread over the threads if `row_elements` makes it worth
   // it.
@@ -89,20 +96,30 @@ class CpuBackend final : public Backend {
 
   struct AttentionCall;
   struct Partial;
-  void AttendSplitOf(const AttentionCall& call, int64_t row, const HeadRun& run, int64_t split,
+  void FindRowTiles(const AttentionCall& call);
+  int64_t RunsPerItem(int64_t items_of_all_runs) const;
+  void AttendSplitOf(const AttentionCall& call, const RowTile& rows, HeadRuns runs, int64_t split,
                      float* scores, const Partial& result) const;
-  void AttendRow(const AttentionCall& call, int64_t row, const HeadRun& run, int worker);
+  void AttendTile(const AttentionCall& call, const RowTile& rows, HeadRuns runs, int worker);
   void AttendBySplits(const AttentionCall& call, int64_t max_splits);
-  void MergeInto(const AttentionCall& call, const HeadRun& run, const Partial& next,
+  // The first `heads` of each.
+  void MergeInto(const AttentionCall& call, int64_t heads, const Partial& next,
                  const Partial& total) const;
-  void WriteRow(const AttentionCall& call, int64_t row, const HeadRun& run,
-                const Partial& total) const;
+  void WriteRow(const AttentionCall& call, int64_t row, HeadRuns runs, const Partial& total) const;
 
   const std::string name_;
   const Kernels kernels_;
   ThreadPool pool_;
   Linear linear_;
+  static int64_t HeadsOf(HeadRuns runs);
+  HeadRuns RunsOf(int64_t item, int64_t runs_per_item) const {
+    const HeadRuns all(head_runs_);
+    const auto first = static_cast<size_t>(item * runs_per_item);
+    return all.subspan(first, std::min(static_cast<size_t>(runs_per_item), all.size() - first));
+  }
+
   std::vector<HeadRun> head_runs_;
+  std::vector<RowTile> row_tiles_;
   Buffer worker_floats_;
   int64_t worker_stride_ = 0;
   Buffer partials_;

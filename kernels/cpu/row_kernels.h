@@ -7,10 +7,9 @@
 
 namespace intermix::cpu {
 
-// What one call of attend_split reads: some queries that share a K/V head, one split of positions.
+// One split of attention: some queries that share a K/V head, one split of positions.
 struct AttendSplit {
-  const float* q = nullptr;  // [num_queries, head_dim], rows q_stride apart
-  int64_t q_stride = 0;
+  const float* const* q = nullptr;  // [num_queries]: where each one's [head_dim] is
   int num_queries = 0;
   int64_t head_dim = 0;
   float scale = 0.0f;
@@ -54,7 +53,11 @@ struct RowKernels {
   // residual += (w[0] * rows[0] + w[1] * rows[1]) + ...
   void (*combine)(const uint16_t* const* rows, const float* weights, int num_rows, int64_t n,
                   float* residual);
-  void (*attend_split)(const AttendSplit& split);
+  // A split of attention is: scores of all its positions, in chunks [begin, end) that ascend; then
+  // softmax; then values in such chunks.
+  void (*attend_scores)(const AttendSplit& split, int begin, int end);
+  void (*attend_softmax)(const AttendSplit& split);
+  void (*attend_values)(const AttendSplit& split, int begin, int end);
   // (m, l, o) += (next_m, next_l, next_o) as PagedAttention merges splits.  out, next_out [n]
   void (*merge_split)(float next_max, float next_sum, const float* next_out, int64_t n, float* max,
                       float* sum, float* out);
