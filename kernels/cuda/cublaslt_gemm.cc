@@ -87,9 +87,12 @@ class CublasLtGemm::Impl {
 
   void Multiply(const Tensor& x, const Tensor& w, const Tensor& y) {
     const Plan& plan = PlanFor(x, w, y);
-    const float one = 1.0f;
-    const float zero = 0.0f;
-    Check(lt_.Matmul(handle_, plan.product, &one, w.raw(), plan.w, x.raw(), plan.x, &zero, y.raw(),
+    const float float_scales[] = {1.0f, 0.0f};  // alpha, beta
+    const int32_t int_scales[] = {1, 0};
+    const bool ints = y.dtype() == DType::kI32;
+    const void* alpha = ints ? static_cast<const void*>(int_scales) : float_scales;
+    const void* beta = ints ? static_cast<const void*>(int_scales + 1) : float_scales + 1;
+    Check(lt_.Matmul(handle_, plan.product, alpha, w.raw(), plan.w, x.raw(), plan.x, beta, y.raw(),
                      plan.y, y.raw(), plan.y, &plan.algorithm, workspace_.data(), kWorkspaceBytes,
                      context_.stream()),
           Describe(x, w, y));
@@ -107,6 +110,25 @@ class CublasLtGemm::Impl {
   };
   using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, DType>;
 
+  // What cuBLASLt calls the types of a product.
+  struct Types {
+    cublasComputeType_t sums;
+    cudaDataType_t scales;
+    cudaDataType_t in;
+    cudaDataType_t out;
+  };
+  static Types TypesOf(const Tensor& x, const Tensor& w, const Tensor& y) {
+    CHECK(x.dtype() == w.dtype()) << Describe(x, w, y);
+    if (x.dtype() == DType::kI8) {
+      CHECK(y.dtype() == DType::kI32) << Describe(x, w, y);
+      return {CUBLAS_COMPUTE_32I, CUDA_R_32I, CUDA_R_8I, CUDA_R_32I};
+    }
+    CHECK(x.dtype() == DType::kBF16) << Describe(x, w, y);
+    CHECK(y.dtype() == DType::kF32 || y.dtype() == DType::kBF16) << Describe(x, w, y);
+    return {CUBLAS_COMPUTE_32F, CUDA_R_32F, CUDA_R_16BF,
+            y.dtype() == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F};
+  }
+
   static std::string Describe(const Tensor& x, const Tensor& w, const Tensor& y) {
     return absl::StrCat("multiplying ", x.ToString(), " by ", w.ToString(), " to ", y.ToString());
   }
@@ -121,20 +143,19 @@ class CublasLtGemm::Impl {
 
   Plan MakePlan(const Tensor& x, const Tensor& w, const Tensor& y) {
     const std::string what = Describe(x, w, y);
-    CHECK(y.dtype() == DType::kF32 || y.dtype() == DType::kBF16) << what;
-    const cudaDataType_t out = y.dtype() == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
+    const Types types = TypesOf(x, w, y);
     const uint64_t tokens = static_cast<uint64_t>(x.rows());
     const uint64_t n = static_cast<uint64_t>(w.rows());
     const uint64_t k = static_cast<uint64_t>(w.cols());
     const cublasOperation_t transposed = CUBLAS_OP_T;
     Plan plan;
-    Check(lt_.DescCreate(&plan.product, CUBLAS_COMPUTE_32F, CUDA_R_32F), what);
+    Check(lt_.DescCreate(&plan.product, types.sums, types.scales), what);
     Check(lt_.DescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                sizeof(transposed)),
           what);
-    Check(lt_.LayoutCreate(&plan.w, CUDA_R_16BF, k, n, w.cols()), what);
-    Check(lt_.LayoutCreate(&plan.x, CUDA_R_16BF, k, tokens, x.cols()), what);
-    Check(lt_.LayoutCreate(&plan.y, out, n, tokens, y.stride(0)), what);
+    Check(lt_.LayoutCreate(&plan.w, types.in, k, n, w.cols()), what);
+    Check(lt_.LayoutCreate(&plan.x, types.in, k, tokens, x.cols()), what);
+    Check(lt_.LayoutCreate(&plan.y, types.out, n, tokens, y.stride(0)), what);
     cublasLtMatmulHeuristicResult_t best = {};
     int count = 0;
     Check(lt_.GetHeuristic(handle_, plan.product, plan.w, plan.x, plan.y, plan.y, preference_, 1,

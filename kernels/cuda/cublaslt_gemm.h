@@ -1,6 +1,7 @@
-// CublasLtGemm: bfloat16 products through NVIDIA's cuBLASLt, for weights that are not quantised:
-// the baseline that quantised layers are compared with. Which algorithm the library picks may
-// depend on the shape, so a row's result may depend on the batch (numerics.md, "Invariance").
+// CublasLtGemm: products through NVIDIA's cuBLASLt. bfloat16 for weights that are not quantised,
+// the baseline that quantised layers are compared with; int8 as a limit to measure kernels by.
+// Which algorithm the library picks may depend on the shape, so a bfloat16 row's result may depend
+// on the batch (numerics.md, "Invariance").
 //
 // The library is opened at run time. Engine thread only.
 #pragma once
@@ -19,10 +20,10 @@ class CublasLtGemm {
   static absl::StatusOr<std::unique_ptr<CublasLtGemm>> Open(const CudaContext& context);
   ~CublasLtGemm();
 
-  // y = x . w^T with float32 sums. All on the device.
-  //   x  [tokens, K] bfloat16, contiguous
-  //   w  [N, K] bfloat16, contiguous
-  //   y  [tokens, N] float32 or bfloat16; rows may be strided
+  // y = x . w^T with float32 sums, or int32 ones of int8. All on the device.
+  //   x  [tokens, K] bfloat16, contiguous; or int8, then K and N are multiples of 4
+  //   w  [N, K] of the same type, contiguous
+  //   y  [tokens, N] float32 or bfloat16; int32 of int8; rows may be strided
   void Multiply(const Tensor& x, const Tensor& w, const Tensor& y);
 
  private:

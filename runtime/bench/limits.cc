@@ -1,8 +1,10 @@
 #include "runtime/bench/limits.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/cpu/cpu_limits.h"
+#include "kernels/cuda/cuda_limits.h"
 
 namespace intermix {
 namespace {
@@ -23,6 +25,7 @@ bool IsHost(const RankOptions& options) {
 }  // namespace
 
 absl::StatusOr<std::vector<Limit>> LimitsOf(const RankOptions& options) {
+  if (options.device == "cuda") return CudaLimits({.device = std::max(options.local_rank, 0)});
   if (!IsHost(options)) return std::vector<Limit>();
   const absl::StatusOr<Isa> isa = IsaOf(options);
   if (!isa.ok()) return isa.status();

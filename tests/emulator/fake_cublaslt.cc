@@ -1,7 +1,9 @@
 // The fake cuBLASLt: one product, by the definition, when the stream reaches it. Column-major
-// bfloat16 matrices, float32 sums; alpha 1 and beta 0, as that is all that is asked for.
+// matrices of bfloat16 with float32 sums, or of int8 with int32 sums; alpha 1 and beta 0, as that
+// is all that is asked for.
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cublasLt.h"
@@ -9,6 +11,7 @@
 
 struct cublasLtContext {};
 struct cublasLtMatmulDescOpaque_t {
+  cublasComputeType_t compute;
   bool transposed[2];  // A, B
 };
 struct cublasLtMatrixLayoutOpaque_t {
@@ -17,7 +20,10 @@ struct cublasLtMatrixLayoutOpaque_t {
   uint64_t cols;
   int64_t ld;
 
-  size_t ElementBytes() const { return type == CUDA_R_16BF ? 2 : 4; }
+  size_t ElementBytes() const {
+    if (type == CUDA_R_8I) return 1;
+    return type == CUDA_R_16BF ? 2 : 4;
+  }
   size_t Bytes() const {
     return rows * cols == 0 ? 0 : (static_cast<size_t>(ld) * (cols - 1) + rows) * ElementBytes();
   }
@@ -51,37 +57,64 @@ struct Product {
   char* d_data;
 
   // Element (row, col) of op(A) or op(B).
-  static float At(const Layout& layout, const char* data, bool transposed, uint64_t row,
-                  uint64_t col) {
+  template <typename T>
+  static T At(const Layout& layout, const char* data, bool transposed, uint64_t row, uint64_t col) {
     if (transposed) std::swap(row, col);
-    uint16_t bits;
-    std::memcpy(&bits, data + 2 * (col * static_cast<uint64_t>(layout.ld) + row), 2);
-    return FromBf16(bits);
+    const uint64_t index = col * static_cast<uint64_t>(layout.ld) + row;
+    if constexpr (std::is_same_v<T, float>) {
+      uint16_t bits;
+      std::memcpy(&bits, data + 2 * index, 2);
+      return FromBf16(bits);
+    } else {
+      return static_cast<signed char>(data[index]);
+    }
+  }
+
+  // Element (row, col) of the product; T is what is summed.
+  template <typename T>
+  T Dot(uint64_t row, uint64_t col) const {
+    const uint64_t k = desc.transposed[0] ? a.rows : a.cols;
+    T sum = 0;
+    for (uint64_t i = 0; i < k; ++i) {
+      sum += At<T>(a, a_data, desc.transposed[0], row, i) *
+             At<T>(b, b_data, desc.transposed[1], i, col);
+    }
+    return sum;
   }
 
   void Run(Device& device) const {
     device.TouchMemory("cuBLASLt", a_data, a.Bytes(), false);
     device.TouchMemory("cuBLASLt", b_data, b.Bytes(), false);
-    const uint64_t k = desc.transposed[0] ? a.rows : a.cols;
     for (uint64_t col = 0; col < d.cols; ++col) {
       char* to = d_data + col * static_cast<uint64_t>(d.ld) * d.ElementBytes();
       device.TouchMemory("cuBLASLt", to, d.rows * d.ElementBytes(), true);
       for (uint64_t row = 0; row < d.rows; ++row) {
-        float sum = 0.0f;
-        for (uint64_t i = 0; i < k; ++i) {
-          sum +=
-              At(a, a_data, desc.transposed[0], row, i) * At(b, b_data, desc.transposed[1], i, col);
-        }
-        if (d.type == CUDA_R_16BF) {
-          const uint16_t bits = ToBf16(sum);
+        if (d.type == CUDA_R_32I) {
+          const auto sum = Dot<int32_t>(row, col);
+          std::memcpy(to + 4 * row, &sum, 4);
+        } else if (d.type == CUDA_R_16BF) {
+          const uint16_t bits = ToBf16(Dot<float>(row, col));
           std::memcpy(to + 2 * row, &bits, 2);
         } else {
+          const auto sum = Dot<float>(row, col);
           std::memcpy(to + 4 * row, &sum, 4);
         }
       }
     }
   }
 };
+
+bool TypesFit(const cublasLtMatmulDescOpaque_t& desc, const Layout& a, const Layout& b,
+              const Layout& d) {
+  if (desc.compute == CUBLAS_COMPUTE_32F) {
+    return a.type == CUDA_R_16BF && b.type == CUDA_R_16BF &&
+           (d.type == CUDA_R_16BF || d.type == CUDA_R_32F);
+  }
+  // cuBLASLt's own rule for int8: A transposed, B not, and sizes that are multiples of 4.
+  return a.type == CUDA_R_8I && b.type == CUDA_R_8I && d.type == CUDA_R_32I && desc.transposed[0] &&
+         !desc.transposed[1] && a.rows % 4 == 0 && d.rows % 4 == 0 && a.ld % 4 == 0 &&
+         b.ld % 4 == 0;
+}
 
 // Inner and outer sizes that fit each other, in types that this fake has.
 bool Fits(const cublasLtMatmulDescOpaque_t& desc, const Layout& a, const Layout& b,
@@ -90,8 +123,8 @@ bool Fits(const cublasLtMatmulDescOpaque_t& desc, const Layout& a, const Layout&
   const auto cols = [](const Layout& m, bool t) { return t ? m.rows : m.cols; };
   const bool ld = a.ld >= static_cast<int64_t>(a.rows) && b.ld >= static_cast<int64_t>(b.rows) &&
                   d.ld >= static_cast<int64_t>(d.rows);
-  return ld && a.type == CUDA_R_16BF && b.type == CUDA_R_16BF &&
-         rows(a, desc.transposed[0]) == d.rows && cols(b, desc.transposed[1]) == d.cols &&
+  return ld && TypesFit(desc, a, b, d) && rows(a, desc.transposed[0]) == d.rows &&
+         cols(b, desc.transposed[1]) == d.cols &&
          cols(a, desc.transposed[0]) == rows(b, desc.transposed[1]);
 }
 
@@ -123,9 +156,12 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t,
-                                        cudaDataType_t) {
-  *desc = new cublasLtMatmulDescOpaque_t();
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute,
+                                        cudaDataType_t scale) {
+  if (scale != (compute == CUBLAS_COMPUTE_32I ? CUDA_R_32I : CUDA_R_32F)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  *desc = new cublasLtMatmulDescOpaque_t{.compute = compute, .transposed = {}};
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
@@ -183,10 +219,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void*,
                               cublasLtMatrixLayout_t, void* d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t*, void*, size_t, cudaStream_t stream) {
-  float scales[2];
-  std::memcpy(scales, alpha, sizeof(float));
-  std::memcpy(scales + 1, beta, sizeof(float));
-  const bool plain = scales[0] == 1.0f && scales[1] == 0.0f;
+  const float one = 1.0f;
+  const int32_t int_one = 1;
+  const void* wanted =
+      desc->compute == CUBLAS_COMPUTE_32I ? static_cast<const void*>(&int_one) : &one;
+  int32_t zero;  // also the bits of 0.0f
+  std::memcpy(&zero, beta, sizeof(zero));
+  const bool plain = std::memcmp(alpha, wanted, sizeof(int32_t)) == 0 && zero == 0;
   if (!plain || !emu::Fits(*desc, *a_layout, *b_layout, *d_layout)) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
