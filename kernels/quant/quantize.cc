@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/integer_scale.h"
 #include "kernels/quant/row_quantizer.h"
+#include "kernels/quant/scale_candidates.h"
 
 namespace intermix {
 namespace {
@@ -144,22 +145,28 @@ absl::StatusOr<RowScales> CheckedWideScales(const NormalizedRow& row, int64_t n,
   return scales;
 }
 
+// The forms that `spec` leaves to choose from.
+struct Candidates {
+  std::optional<IntegerWeight> folded;
+  std::optional<IntegerWeight> wide;
+  bool folded_certified = true;
+};
+
 // Folded where asked for, or where it is allowed and about as good as wide.
-absl::StatusOr<QuantizedWeight> Choose(std::optional<IntegerWeight> folded, bool folded_certified,
-                                       std::optional<IntegerWeight> wide, const std::string& name) {
-  if (!folded) return std::move(wide->weight);
-  if (!wide && !folded_certified) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": in-features ", folded->weight.k,
+absl::StatusOr<QuantizedWeight> Choose(Candidates all, const std::string& name) {
+  if (!all.folded) return std::move(all.wide->weight);
+  if (!all.wide && !all.folded_certified) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": in-features ", all.folded->weight.k,
                                                    " could overflow an int32 accumulator under "
                                                    "folded scales; use wide scales"));
   }
-  const bool good = !wide || (folded_certified &&
-                              folded->squared_error <= kFoldedTolerance * wide->squared_error);
-  return std::move(good ? folded->weight : wide->weight);
+  const bool good = !all.wide || (all.folded_certified &&
+                                  TakesFolded(all.folded->squared_error, all.wide->squared_error));
+  return std::move(good ? all.folded->weight : all.wide->weight);
 }
 
-absl::StatusOr<QuantizedWeight> QuantizeInteger(const Tensor& weight, const QuantSpec& spec,
-                                                int64_t group_size, const std::string& name) {
+absl::StatusOr<Candidates> MakeCandidates(const Tensor& weight, const QuantSpec& spec,
+                                          int64_t group_size, const std::string& name) {
   const bool own_amplifier = spec.amplifier.kind == Amplifier::Kind::kChannel;
   int log2_amplifier = 0;
   if (spec.amplifier.kind == Amplifier::Kind::kFixed) {
@@ -170,35 +177,40 @@ absl::StatusOr<QuantizedWeight> QuantizeInteger(const Tensor& weight, const Quan
     log2_amplifier = *heuristic;
   }
   WeightFormat format{.bits = spec.bits, .group_size = group_size};
-  std::optional<IntegerWeight> folded;
-  std::optional<IntegerWeight> wide;
+  Candidates all;
   if (spec.bits == 4 && own_amplifier && spec.scales != ScaleChoice::kWide) {
     format.scale_width = ScaleWidth::kFolded;
-    folded.emplace(IntegerWeight{.weight = MakeWeight(format, weight.rows(), weight.cols())});
+    all.folded.emplace(IntegerWeight{.weight = MakeWeight(format, weight.rows(), weight.cols())});
   }
   if (spec.scales != ScaleChoice::kFolded) {
     format.scale_width = ScaleWidth::kWide;
-    wide.emplace(IntegerWeight{.weight = MakeWeight(format, weight.rows(), weight.cols())});
+    all.wide.emplace(IntegerWeight{.weight = MakeWeight(format, weight.rows(), weight.cols())});
   }
-  bool folded_certified = true;
   NormalizedRow row;
   std::vector<int8_t> codes;
   for (int64_t n = 0; n < weight.rows(); ++n) {
     if (absl::Status s = ReadRow(weight, n, group_size, spec, name, row); !s.ok()) return s;
-    if (folded) {
+    if (all.folded) {
       const RowScales scales = FoldedScales(row);
-      folded_certified = folded_certified && scales.certified();
-      folded->StoreRow(row, scales, n, codes);
+      all.folded_certified = all.folded_certified && scales.certified();
+      all.folded->StoreRow(row, scales, n, codes);
     }
-    if (wide) {
+    if (all.wide) {
       const absl::StatusOr<RowScales> scales =
           own_amplifier ? CheckedWideScales(row, n, name)
                         : CheckedFixedScales(row, log2_amplifier, n, name);
       if (!scales.ok()) return scales.status();
-      wide->StoreRow(row, *scales, n, codes);
+      all.wide->StoreRow(row, *scales, n, codes);
     }
   }
-  return Choose(std::move(folded), folded_certified, std::move(wide), name);
+  return all;
+}
+
+absl::StatusOr<QuantizedWeight> QuantizeInteger(const Tensor& weight, const QuantSpec& spec,
+                                                int64_t group_size, const std::string& name) {
+  absl::StatusOr<Candidates> all = MakeCandidates(weight, spec, group_size, name);
+  if (!all.ok()) return all.status();
+  return Choose(*std::move(all), name);
 }
 
 absl::StatusOr<QuantizedWeight> QuantizeFloat(const Tensor& weight, const QuantSpec& spec,
@@ -255,6 +267,25 @@ absl::StatusOr<QuantizedWeight> Quantize(const Tensor& weight, const QuantSpec& 
   const int64_t group_size = spec.group_size == 0 ? weight.cols() : spec.group_size;
   return spec.scheme == Scheme::kFloat ? QuantizeFloat(weight, spec, group_size, name)
                                        : QuantizeInteger(weight, spec, group_size, name);
+}
+
+bool TakesFolded(double folded_error, double wide_error) {
+  return folded_error <= kFoldedTolerance * wide_error;
+}
+
+absl::StatusOr<ScaleCandidates> QuantizeBothScales(const Tensor& weight, const QuantSpec& spec,
+                                                   const std::string& name) {
+  if (absl::Status s = spec.Validate(); !s.ok()) return s;
+  if (absl::Status s = CheckShape(weight, spec, name); !s.ok()) return s;
+  const int64_t group_size = spec.group_size == 0 ? weight.cols() : spec.group_size;
+  absl::StatusOr<Candidates> all = MakeCandidates(weight, spec, group_size, name);
+  if (!all.ok()) return all.status();
+  CHECK(all->folded && all->wide) << name << ": the options leave nothing to choose";
+  return ScaleCandidates{.folded = std::move(all->folded->weight),
+                         .wide = std::move(all->wide->weight),
+                         .folded_error = all->folded->squared_error,
+                         .wide_error = all->wide->squared_error,
+                         .folded_certified = all->folded_certified};
 }
 
 }  // namespace intermix

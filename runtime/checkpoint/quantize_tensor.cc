@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/quant/scale_candidates.h"
 #include "runtime/checkpoint/weight_rows.h"
 
 namespace intermix {
@@ -64,6 +65,32 @@ absl::StatusOr<QuantizedWeight> QuantizeChunks(const Tensor& weight, const Quant
   return parts.size() == 1 ? std::move(parts[0]) : StackRows(parts, weight.rows());
 }
 
+// Both forms chunk by chunk, in one pass; then one choice for the whole tensor.
+absl::StatusOr<QuantizedWeight> QuantizeAndChoose(const Tensor& weight, const QuantSpec& spec,
+                                                  const std::string& name) {
+  const int64_t rows_per_chunk = RowsPerChunk(weight.cols());
+  const int64_t num_chunks = (weight.rows() + rows_per_chunk - 1) / rows_per_chunk;
+  std::vector<absl::StatusOr<ScaleCandidates>> results(static_cast<size_t>(num_chunks));
+  ForEachChunk(weight.rows(), rows_per_chunk, [&](int64_t chunk, Slice rows) {
+    results[chunk] = QuantizeBothScales(weight.Rows(rows.begin, rows.end), spec, name);
+  });
+  bool certified = true;
+  double folded_error = 0.0;
+  double wide_error = 0.0;
+  for (const absl::StatusOr<ScaleCandidates>& result : results) {
+    if (!result.ok()) return Quantize(weight, spec, name);  // refuses naming the tensor's own row
+    certified = certified && result->folded_certified;
+    folded_error += result->folded_error;
+    wide_error += result->wide_error;
+  }
+  const bool take_folded = certified && TakesFolded(folded_error, wide_error);
+  std::vector<QuantizedWeight> parts;
+  for (absl::StatusOr<ScaleCandidates>& result : results) {
+    parts.push_back(std::move(take_folded ? result->folded : result->wide));
+  }
+  return parts.size() == 1 ? std::move(parts[0]) : StackRows(parts, weight.rows());
+}
+
 bool ChoosesScales(const QuantSpec& spec) {
   return spec.scheme == Scheme::kInteger && spec.bits == 4 && spec.scales == ScaleChoice::kAuto &&
          spec.amplifier.kind == Amplifier::Kind::kChannel;
@@ -97,10 +124,6 @@ double SquaredNorm(const Tensor& weight) {
       count, [bits](int64_t i) { return static_cast<float>(BFloat16::FromBits(bits[i])); });
 }
 
-double ErrorOf(const Tensor& weight, const QuantizedWeight& quantized) {
-  return MeasureError(weight, quantized).squared_error;
-}
-
 // Weights that stay as they are stay where they are: the result is a view of the mapped file.
 absl::StatusOr<QuantizedWeight> QuantizeMapped(const TensorRows& source, const QuantSpec& spec,
                                                const std::string& name) {
@@ -120,15 +143,8 @@ absl::StatusOr<QuantizedWeight> QuantizeMapped(const TensorRows& source, const Q
 absl::StatusOr<QuantizedWeight> QuantizeTensor(const Tensor& weight, const QuantSpec& spec,
                                                const std::string& name) {
   if (weight.rows() == 0 || HasOneAmplifier(spec)) return Quantize(weight, spec, name);
-  if (!ChoosesScales(spec)) return QuantizeChunks(weight, spec, name);
-  QuantSpec forced = spec;
-  forced.scales = ScaleChoice::kWide;
-  absl::StatusOr<QuantizedWeight> wide = QuantizeChunks(weight, forced, name);
-  forced.scales = ScaleChoice::kFolded;
-  absl::StatusOr<QuantizedWeight> folded = QuantizeChunks(weight, forced, name);
-  if (!folded.ok() || !wide.ok()) return wide;
-  const bool take_folded = ErrorOf(weight, *folded) <= kFoldedTolerance * ErrorOf(weight, *wide);
-  return take_folded ? std::move(folded) : std::move(wide);
+  return ChoosesScales(spec) ? QuantizeAndChoose(weight, spec, name)
+                             : QuantizeChunks(weight, spec, name);
 }
 
 absl::StatusOr<QuantizedWeight> QuantizeRows(const TensorFiles& files,

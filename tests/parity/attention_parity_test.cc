@@ -30,6 +30,14 @@ std::vector<AttentionCase> Cases() {
        .past = {300, 0},
        .rows = {5, 20}},
       {.head_dim = 80, .block_size = 16, .kv_head_of = {0}, .past = {1100}, .rows = {2}},
+      // Neighbouring rows of which some end in a split and others reach beyond it.
+      {.head_dim = 32, .block_size = 16, .kv_head_of = {0, 0, 1, 1}, .past = {500}, .rows = {30}},
+      // Enough single rows that one work item has several K/V heads.
+      {.head_dim = 48,
+       .block_size = 16,
+       .kv_head_of = {0, 0, 1, 2, 2},
+       .past = {0, 600, 255, 256, 31, 300, 511, 512, 5, 17, 260, 90, 700},
+       .rows = std::vector<int32_t>(13, 1)},
   };
 }
 
