@@ -66,6 +66,8 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
           "How tokens reach experts on other ranks")
       ->check(CLI::IsMember({"auto", "all-to-all", "replicated"}))
       ->default_str("auto");
+  command.add_flag("!--no-cuda-graphs", rank.cuda_graphs,
+                   "Start every kernel of a decode step by itself");
   AddQuantOptions(command, options.quant);
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error, off")
       ->capture_default_str();

@@ -54,6 +54,7 @@ void CudaBackend::CopyToHost(const Tensor& tensor, void* host) {
 
 void CudaBackend::Synchronize() {
   context_->MakeCurrent();
+  context_->CountHostWork();
   const cudaError_t error = cudaStreamSynchronize(stream());
   if (error == cudaSuccess) return;
   context_->Check(error,

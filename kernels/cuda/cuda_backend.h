@@ -5,6 +5,7 @@
 // No CUDA header is needed here, and none is included: without the toolkit a stub is linked.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -25,6 +26,21 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
 
 // The cudaStream_t of a backend that MakeCudaBackend made; lives as long as the backend.
 void* CudaStreamOf(const Backend& backend);
+
+// Work that is the same each time but for what lies in memory. It is started op by op until that
+// needs nothing of the host: no allocation, copy or wait. Then it is recorded, and from then on
+// launched as one CUDA graph. Engine thread; ends before the backend and the communicators at work.
+class CudaGraph {
+ public:
+  virtual ~CudaGraph() = default;
+  // `work` enqueues ops of the backend and collectives on its stream; the same ones each time, with
+  // the same memory. Not called where the graph is launched instead.
+  virtual void Run(const std::function<void()>& work) = 0;
+  virtual bool recorded() const = 0;
+};
+
+// `backend` is one that MakeCudaBackend made.
+std::unique_ptr<CudaGraph> MakeCudaGraph(Backend& backend);
 
 // What this build can do, for --version: "CUDA 13.0, sm_80 sm_90 and newer", or "without CUDA".
 std::string CudaBuildDescription();

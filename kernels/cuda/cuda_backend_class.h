@@ -17,6 +17,7 @@ class CudaBackend final : public Backend {
   explicit CudaBackend(std::unique_ptr<CudaContext> context);
   ~CudaBackend() override;
 
+  const CudaContext& context() const { return *context_; }
   cudaStream_t stream() const { return context_->stream(); }
 
   std::string_view name() const override { return context_->name(); }

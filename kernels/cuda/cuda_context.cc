@@ -84,6 +84,7 @@ int64_t CudaContext::free_bytes() const {
 
 Buffer CudaContext::Allocate(size_t bytes) const {
   MakeCurrent();
+  CountHostWork();
   const size_t size = std::max<size_t>(bytes, 1);
   void* data = nullptr;
   if (const cudaError_t error = cudaMalloc(&data, size); error != cudaSuccess) {

@@ -1,10 +1,14 @@
 // CudaContext: the GPU and the stream that one backend works on, and what becomes of errors.
-// Immutable; outlives what is allocated from it.
+// Outlives what is allocated from it. Engine thread.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/core/buffer.h"
@@ -33,6 +37,11 @@ class CudaContext {
   Buffer Allocate(size_t bytes) const;
   int64_t free_bytes() const;
 
+  // How often an op needed the host for more than a launch: an allocation, a copy of host memory, a
+  // wait. Ops that do cannot be recorded in a graph.
+  int64_t host_work() const { return host_work_; }
+  void CountHostWork() const { ++host_work_; }
+
  private:
   CudaContext(int device, int rank) : device_(device), rank_(rank) {}
 
@@ -41,20 +50,25 @@ class CudaContext {
   cudaStream_t stream_ = nullptr;
   GemmDevice gemm_device_;
   std::string name_;
+  mutable int64_t host_work_ = 0;
 };
 
-// Device memory that only grows; what it held is lost when it does. One stream uses it.
+// Device memory that only grows; what it held is lost when it does. One stream uses it. What was
+// outgrown is kept, since recorded graphs still use it; it at least doubles, so that is not much.
 class Scratch {
  public:
   explicit Scratch(const CudaContext& context) : context_(context) {}
   void* Reserve(size_t bytes) {
-    if (buffer_.bytes() < bytes) buffer_ = context_.Allocate(bytes);
-    return buffer_.data();
+    const size_t held = buffers_.empty() ? 0 : buffers_.back().bytes();
+    if (buffers_.empty() || held < bytes) {
+      buffers_.push_back(context_.Allocate(std::max(bytes, 2 * held)));
+    }
+    return buffers_.back().data();
   }
 
  private:
   const CudaContext& context_;
-  Buffer buffer_;
+  std::vector<Buffer> buffers_;
 };
 
 }  // namespace intermix::cuda

@@ -227,9 +227,11 @@ void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight*
 
 const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const> weights) {
   const auto id = [](const PackedWeight* w) { return static_cast<const Weight*>(w)->id(); };
-  Group& group = groups_[id(weights[0])];
-  if (!std::ranges::equal(weights, group.ids, {}, id)) group = MakeGroup(weights);
-  return group;
+  std::deque<Group>& known = groups_[id(weights[0])];
+  for (const Group& group : known) {
+    if (std::ranges::equal(weights, group.ids, {}, id)) return group;
+  }
+  return known.emplace_back(MakeGroup(weights));
 }
 
 // Experts need not be cut alike: each launch takes those that have its part and passes over others.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -45,7 +46,8 @@ class CudaLinear {
       return begin == part.begin && n == part.n && mode == part.mode;
     }
   };
-  // What the kernels must know of a list of experts, made when the list is first seen.
+  // What the kernels must know of a list of experts, made when the list is first seen and kept:
+  // recorded graphs read it.
   struct Group {
     std::vector<uint64_t> ids;  // of the weights
     std::vector<GroupLaunch> launches;
@@ -67,10 +69,10 @@ class CudaLinear {
   const CudaContext& context_;
   PinnedStaging& staging_;
   uint64_t next_id_ = 0;
-  Buffer workspace_;                            // of the quantised kernels
-  Scratch rounded_;                             // rows as bfloat16
-  std::unique_ptr<CublasLtGemm> cublaslt_;      // opened for the first unquantised weight
-  std::unordered_map<uint64_t, Group> groups_;  // by the id of the first weight
+  Buffer workspace_;                        // of the quantised kernels
+  Scratch rounded_;                         // rows as bfloat16
+  std::unique_ptr<CublasLtGemm> cublaslt_;  // opened for the first unquantised weight
+  std::unordered_map<uint64_t, std::deque<Group>> groups_;  // by the id of the first weight
 };
 
 }  // namespace intermix::cuda

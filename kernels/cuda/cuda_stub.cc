@@ -23,6 +23,8 @@ absl::StatusOr<std::vector<Limit>> CudaLimits(const CudaLimitOptions&) { return 
 
 void* CudaStreamOf(const Backend&) { Fatal("a build without CUDA has no CUDA stream"); }
 
+std::unique_ptr<CudaGraph> MakeCudaGraph(Backend&) { Fatal("a build without CUDA has no graphs"); }
+
 std::string CudaBuildDescription() { return "without CUDA"; }
 
 }  // namespace intermix

@@ -35,6 +35,7 @@ char* PinnedStaging::Reserve(size_t bytes) {
 }
 
 void PinnedStaging::Upload(const void* host, void* device, size_t bytes) {
+  context_.CountHostWork();
   const char* from = static_cast<const char*>(host);
   char* to = static_cast<char*>(device);
   for (size_t done = 0; done < bytes;) {
@@ -49,6 +50,7 @@ void PinnedStaging::Upload(const void* host, void* device, size_t bytes) {
 }
 
 void PinnedStaging::Download(const void* device, void* host, size_t bytes) {
+  context_.CountHostWork();
   const char* from = static_cast<const char*>(device);
   char* to = static_cast<char*>(host);
   for (size_t done = 0; done < bytes;) {

@@ -115,12 +115,11 @@ class ModelBench {
 
   void Measure(const Phase& phase) {
     Say(phase.name);
-    constexpr auto kDispatch = RankOptions::Dispatch::kAuto;
-    StepExecutor executor(*model_, *cache_, groups_, backend_, kDispatch);
+    StepExecutor executor(*model_, *cache_, groups_, backend_, {});
     const auto run = [&] {
       for (const Batch& step : phase.steps) executor.Run(step);
     };
-    StepExecutor observed(*model_, *cache_, groups_, profiled_, kDispatch);
+    StepExecutor observed(*model_, *cache_, groups_, profiled_, {.cuda_graphs = false});
     const auto observe = [&] {
       profiled_.Clear();
       for (const Batch& step : phase.steps) observed.Run(step);

@@ -32,9 +32,9 @@ struct Parts {
 
 class RankImpl final : public Rank, public ModelRunner {
  public:
-  RankImpl(Parts parts, RankOptions::Dispatch dispatch)
+  RankImpl(Parts parts, const StepExecutor::Options& options)
       : parts_(std::move(parts)),
-        executor_(*parts_.model, *parts_.cache, parts_.groups, *parts_.backend, dispatch) {}
+        executor_(*parts_.model, *parts_.cache, parts_.groups, *parts_.backend, options) {}
 
   // Rank
   const ModelConfig& config() const override { return parts_.model->config(); }
@@ -181,7 +181,9 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
   if (!blocks.ok()) return blocks.status();
   shape.num_blocks = *blocks;
   parts.cache = std::make_unique<KvCache>(shape, *parts.backend);
-  return std::make_unique<RankImpl>(std::move(parts), options.dispatch);
+  return std::make_unique<RankImpl>(
+      std::move(parts),
+      StepExecutor::Options{.dispatch = options.dispatch, .cuda_graphs = options.cuda_graphs});
 }
 
 }  // namespace intermix

@@ -34,6 +34,7 @@ struct RankOptions {
   // How tokens reach their experts: automatic by batch size, or forced (tests, measurements).
   enum class Dispatch : uint8_t { kAuto, kAllToAll, kReplicated };
   Dispatch dispatch = Dispatch::kAuto;
+  bool cuda_graphs = true;  // launch the kernels of a decode step at once
   // Called on this rank after each layer is loaded; may be empty.
   std::function<void(int64_t done, int64_t total)> load_progress;
 };

@@ -14,15 +14,16 @@ constexpr int64_t kShardedTokensPerRank = 16;
 }  // namespace
 
 StepExecutor::StepExecutor(const Transformer& model, const KvCache& cache,
-                           const ParallelGroups& groups, Backend& backend,
-                           RankOptions::Dispatch dispatch)
+                           const ParallelGroups& groups, Backend& backend, const Options& options)
     : model_(model),
       cache_(cache),
       groups_(groups),
       backend_(backend),
-      dispatch_(dispatch),
+      dispatch_(options.dispatch),
       stats_(model.config().num_local_experts, model.plan().experts.begin),
-      workspace_([&backend](size_t bytes) { return backend.Allocate(bytes); }) {}
+      workspace_([&backend](size_t bytes) { return backend.Allocate(bytes); }),
+      logits_workspace_([&backend](size_t bytes) { return backend.Allocate(bytes); }),
+      graphs_(backend, options.cuda_graphs) {}
 
 TokenPlacement StepExecutor::PlacementOf(const Batch& batch) const {
   switch (dispatch_) {
@@ -60,6 +61,7 @@ LogitsRows StepExecutor::FindLogitsRows(const Execution& exec, const TokenRows& 
 
 Tensor StepExecutor::Run(const Batch& batch) {
   const Workspace::Scope scope(workspace_);
+  const Workspace::Scope logits_scope(logits_workspace_);
   const Execution exec = {.backend = backend_, .workspace = workspace_};
   const int dp_rank = groups_.layout.dp_rank(groups_.rank());
   const StepInputs inputs =
@@ -77,7 +79,7 @@ Tensor StepExecutor::Run(const Batch& batch) {
                 .query_starts = exec.Upload(inputs.query_starts),
                 .block_tables = exec.Upload(inputs.block_tables, inputs.max_blocks)},
       .logits = FindLogitsRows(exec, rows, inputs.logits_tokens)};
-  const Tensor logits = CollectLogits(batch, model_.Forward(ctx));
+  const Tensor logits = CollectLogits(batch, Forward(batch, ctx));
   if (const Tensor& totals = model_.expert_totals(); !totals.empty()) {
     stats_.Update(exec.Download<int32_t>(totals), totals.cols());
   }
@@ -85,8 +87,21 @@ Tensor StepExecutor::Run(const Batch& batch) {
   return logits;
 }
 
+Tensor StepExecutor::Forward(const Batch& batch, const ForwardContext& ctx) {
+  const auto forward = [&] { return model_.Forward(ctx); };
+  const bool decodes = std::ranges::all_of(
+      batch.chunks, [](const SequenceChunk& chunk) { return chunk.tokens.size() == 1; });
+  if (!decodes || ctx.rows.placement != TokenPlacement::kReplicated) return forward();
+  // The workspace gives steps of one shape the same memory; these two addresses stand for all.
+  std::vector<int64_t> shape = ctx.rows.group_tokens;
+  shape.insert(shape.end(), {ctx.paged.block_tables.cols(), ctx.logits.mine.rows(),
+                             reinterpret_cast<intptr_t>(ctx.token_ids.raw()),
+                             reinterpret_cast<intptr_t>(ctx.logits.mine.raw())});
+  return graphs_.Run(shape, forward);
+}
+
 Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
-  const Execution exec = {.backend = backend_, .workspace = workspace_};
+  const Execution exec = {.backend = backend_, .workspace = logits_workspace_};
   const ParallelLayout& layout = groups_.layout;
   const std::vector<int64_t> group_rows = LogitsRowsOfGroups(batch, layout.dp);
   const bool root = groups_.rank() == 0;

@@ -10,6 +10,7 @@
 #include "moe/routing_stats.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/rank.h"
+#include "runtime/engine/step_graphs.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/transformer.h"
 
@@ -17,9 +18,14 @@ namespace intermix {
 
 class StepExecutor {
  public:
+  struct Options {
+    RankOptions::Dispatch dispatch = RankOptions::Dispatch::kAuto;
+    bool cuda_graphs = true;
+  };
+
   // All of these outlive the executor.
   StepExecutor(const Transformer& model, const KvCache& cache, const ParallelGroups& groups,
-               Backend& backend, RankOptions::Dispatch dispatch);
+               Backend& backend, const Options& options);
 
   // Collective: every rank runs the same batch. On rank 0, the wanted rows' logits in the order of
   // the batch's chunks, [rows, vocab_size] float32 on the host, valid until the next call; empty
@@ -33,6 +39,8 @@ class StepExecutor {
   TokenPlacement PlacementOf(const Batch& batch) const;
   LogitsRows FindLogitsRows(const Execution& exec, const TokenRows& rows,
                             const std::vector<int32_t>& wanted) const;
+  // This rank's slice of the wanted rows' logits. Steps that only decode are replayed as graphs.
+  Tensor Forward(const Batch& batch, const ForwardContext& ctx);
   // Every rank's slice of the logits to rank 0.
   Tensor CollectLogits(const Batch& batch, const Tensor& mine);
   // A contiguous tensor where the host can read it.
@@ -44,7 +52,9 @@ class StepExecutor {
   Backend& backend_;
   RankOptions::Dispatch dispatch_;
   RoutingStats stats_;
-  Workspace workspace_;
+  Workspace workspace_;         // up to the logits
+  Workspace logits_workspace_;  // apart, since a replayed step takes nothing from the other
+  StepGraphs graphs_;
   Buffer host_logits_;  // where the device's memory is not the host's
 };
 

@@ -1,6 +1,7 @@
 #include "runtime/engine/step_inputs.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/core/check.h"
 
@@ -35,6 +36,7 @@ StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size) {
     AppendChunk(chunk, block_size, &inputs);
     inputs.max_blocks = std::max(inputs.max_blocks, static_cast<int64_t>(chunk.blocks.size()));
   }
+  inputs.max_blocks = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(inputs.max_blocks)));
   for (const SequenceChunk& chunk : batch.chunks) {
     if (chunk.dp_rank != dp_rank) continue;
     inputs.block_tables.insert(inputs.block_tables.end(), chunk.blocks.begin(), chunk.blocks.end());

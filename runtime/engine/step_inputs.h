@@ -15,7 +15,7 @@ struct StepInputs {
   std::vector<int32_t> slots;         // [tokens] block * block_size + offset
   std::vector<int32_t> query_starts;  // [sequences + 1]
   std::vector<int32_t> block_tables;  // [sequences, max_blocks]
-  int64_t max_blocks = 1;
+  int64_t max_blocks = 1;  // a power of 2, so that steps keep their shape while sequences grow
   std::vector<int32_t> logits_tokens;  // indices into token_ids, ascending
 
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }

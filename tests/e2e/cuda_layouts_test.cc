@@ -42,7 +42,7 @@ class CudaLayoutsTest : public testing::TestWithParam<Model> {
     return RunJob(world, options, prompts, kNewTokens, ride);
   }
 
-  static constexpr int kNewTokens = 3;
+  static constexpr int kNewTokens = 6;
 };
 
 TEST_P(CudaLayoutsTest, EveryBatchAndChunkingGivesTheSameBits) {
@@ -54,6 +54,9 @@ TEST_P(CudaLayoutsTest, EveryBatchAndChunkingGivesTheSameBits) {
                                     << ride.together << ", replay " << ride.replay_from);
     EXPECT_EQ(Run(1, Options("cuda"), ride), expected);
   }
+  RankOptions without_graphs = Options("cuda");
+  without_graphs.cuda_graphs = false;
+  EXPECT_EQ(Run(1, without_graphs, {}), expected);
 }
 
 TEST_P(CudaLayoutsTest, EveryLayoutGivesTheSameBits) {

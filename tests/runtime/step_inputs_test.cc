@@ -37,8 +37,8 @@ TEST(StepInputsTest, PositionsAndSlotsFollowTheBlockTables) {
   EXPECT_THAT(inputs.positions, ElementsAre(5, 3, 4, 5));
   EXPECT_THAT(inputs.slots, ElementsAre(3 * 4 + 1, 0 * 4 + 3, 6 * 4 + 0, 6 * 4 + 1));
   EXPECT_THAT(inputs.query_starts, ElementsAre(0, 1, 4));
-  EXPECT_EQ(inputs.max_blocks, 3);
-  EXPECT_THAT(inputs.block_tables, ElementsAre(9, 3, 0, 0, 6, 4));
+  EXPECT_EQ(inputs.max_blocks, 4);
+  EXPECT_THAT(inputs.block_tables, ElementsAre(9, 3, 0, 0, 0, 6, 4, 0));
   EXPECT_THAT(inputs.logits_tokens, ElementsAre(0, 3));
 }
 

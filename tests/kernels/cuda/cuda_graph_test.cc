@@ -1,0 +1,83 @@
+// CudaGraph: recorded work gives what the same ops give one by one, from whatever memory holds when
+// it is launched; work that needs the host is never recorded.
+#include <cstring>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/testing/compare.h"
+#include "tests/testing/random.h"
+
+namespace intermix {
+namespace {
+
+class CudaGraphTest : public testing::Test {
+ protected:
+  // [rows, cols] on the device.
+  Tensor Take(DType dtype, int64_t rows, int64_t cols) {
+    buffers_.push_back(gpu_->Allocate(static_cast<size_t>(rows * cols) * ByteSize(dtype)));
+    return buffers_.back().View(dtype, {rows, cols});
+  }
+
+  std::unique_ptr<Backend> gpu_ = *MakeCudaBackend({});
+  std::vector<Buffer> buffers_;
+};
+
+constexpr int64_t kRows = 3;
+constexpr int64_t kCols = 96;
+constexpr int64_t kFeatures = 40;
+
+// A quantised linear layer after a norm, wide enough to share its K among blocks.
+TEST_F(CudaGraphTest, ReplaysGiveWhatTheOpsGive) {
+  const std::vector<QuantizedWeight> parts = {RandomWeight(
+      {.scheme = Scheme::kInteger, .scale_width = ScaleWidth::kFolded, .bits = 4, .group_size = 32},
+      kFeatures, kCols, 1)};
+  const auto weight = gpu_->Prepack(parts);
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  const Tensor x = Take(DType::kF32, kRows, kCols);
+  const Tensor gain = Take(DType::kF32, 1, kCols).Reshape({kCols});
+  const Tensor normed = Take(DType::kF32, kRows, kCols);
+  const Activations codes = {.values = Take(DType::kI8, kRows, kCols),
+                             .scales = Take(DType::kF32, 1, kRows).Reshape({kRows})};
+  const Tensor y = Take(DType::kF32, kRows, kFeatures);
+  gpu_->CopyToDevice(RandomTensor(DType::kF32, {kCols}, 2).view.raw(), gain);
+  int calls = 0;
+  const auto work = [&] {
+    ++calls;
+    gpu_->RmsNorm(x, gain, 1e-5f, normed, codes);
+    gpu_->Gemm(codes, **weight, y);
+  };
+  const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);
+  const OwnedTensor expected = OwnedTensor::Host(DType::kF32, {kRows, kFeatures});
+  const OwnedTensor actual = OwnedTensor::Host(DType::kF32, {kRows, kFeatures});
+  for (uint64_t step = 0; step < 6; ++step) {
+    gpu_->CopyToDevice(RandomTensor(DType::kF32, {kRows, kCols}, 10 + step).view.raw(), x);
+    work();
+    gpu_->CopyToHost(y, expected.view.raw());
+    gpu_->Zero(y);
+    graph->Run(work);
+    gpu_->CopyToHost(y, actual.view.raw());
+    EXPECT_TRUE(BitwiseEqual(actual.view, expected.view)) << "step " << step;
+  }
+  EXPECT_TRUE(graph->recorded());
+  EXPECT_EQ(calls, 6 + 2);  // once as it is, once to record it
+}
+
+TEST_F(CudaGraphTest, WorkThatNeedsTheHostIsNotRecorded) {
+  const Tensor x = Take(DType::kF32, kRows, kCols);
+  std::vector<float> host(kRows * kCols, 1.0f);
+  const std::vector<std::function<void()>> works = {
+      [&] { gpu_->CopyToDevice(host.data(), x); },
+      [&] { gpu_->CopyToHost(x, host.data()); },
+      [&] { gpu_->Allocate(64); },
+      [&] { gpu_->Synchronize(); },
+  };
+  for (const std::function<void()>& work : works) {
+    const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);
+    for (int i = 0; i < 4; ++i) graph->Run(work);
+    EXPECT_FALSE(graph->recorded());
+  }
+}
+
+}  // namespace
+}  // namespace intermix

@@ -1,0 +1,55 @@
+// StepGraphs: a step of a shape seen before is replayed, without its ops being called again.
+#include "runtime/engine/step_graphs.h"
+
+#include "gtest/gtest.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace intermix {
+namespace {
+
+// Runs steps of these shapes, each of which doubles a number; how often the ops themselves ran.
+int CountForwards(Backend& backend, bool wanted, const std::vector<int64_t>& shapes) {
+  const Buffer memory = backend.Allocate(32);
+  const Tensor one = memory.View(DType::kBF16, {1, 8});
+  const Buffer sums = backend.Allocate(64);
+  const Tensor sum = sums.View(DType::kF32, {1, 8});
+  StepGraphs graphs(backend, wanted);
+  const std::vector<BFloat16> ones(8, BFloat16(1.0f));
+  backend.CopyToDevice(ones.data(), one);
+  int forwards = 0;
+  for (size_t step = 0; step < shapes.size(); ++step) {
+    const Tensor result = graphs.Run({shapes[step], 7}, [&] {
+      ++forwards;
+      backend.AddRows(one, sum);
+      return sum;
+    });
+    std::vector<float> values(8);
+    backend.CopyToHost(result, values.data());
+    EXPECT_EQ(values, std::vector<float>(8, static_cast<float>(step + 1)));
+  }
+  return forwards;
+}
+
+TEST(StepGraphsTest, ReplaysWhatItHasSeen) {
+  const std::unique_ptr<Backend> gpu = *MakeCudaBackend({});
+  EXPECT_EQ(CountForwards(*gpu, true, {1, 1, 1, 1, 1}), 2);  // as it is, then to record it
+  EXPECT_EQ(CountForwards(*gpu, true, {1, 2, 1, 2, 1, 2, 3}), 5);
+  EXPECT_EQ(CountForwards(*gpu, false, {1, 1, 1, 1, 1}), 5);
+}
+
+TEST(StepGraphsTest, RunsEveryStepOnOtherDevices) {
+  ReferenceBackend cpu;
+  EXPECT_EQ(CountForwards(cpu, true, {1, 1, 1, 1, 1}), 5);
+}
+
+// Beyond some number of shapes all are forgotten, and come back when they are seen again.
+TEST(StepGraphsTest, ForgetsShapesWhenThereAreTooMany) {
+  const std::unique_ptr<Backend> gpu = *MakeCudaBackend({});
+  std::vector<int64_t> shapes;
+  for (int64_t shape = 0; shape < 300; ++shape) shapes.insert(shapes.end(), {shape, shape});
+  shapes.insert(shapes.end(), {0, 0, 0});
+  EXPECT_EQ(CountForwards(*gpu, true, shapes), 602);
+}
+
+}  // namespace
+}  // namespace intermix
