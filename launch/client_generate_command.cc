@@ -20,7 +20,7 @@ int RunClientGenerate(ClientGenerateOptions& options) {
   SignalWatcher signals;
   signals.Start(absl::Seconds(5));
   absl::Status ready = SetUpLogging("warning", -1);
-  if (ready.ok()) ready = ReadPromptFile(options.request);
+  if (ready.ok()) ready = FinishRequest(options.request);
   if (!ready.ok()) {
     std::fprintf(stderr, "intermix: %s\n", std::string(ready.message()).c_str());
     return 1;

@@ -26,8 +26,7 @@ struct Submitted {
 };
 
 absl::StatusOr<Submitted> Submit(const v1::GenerateRequest& proto, Job& job, Engine& engine) {
-  absl::StatusOr<GenerateRequest> request =
-      FromProto(proto, FrontModel::Make(job.rank().config(), job.tokenizer()));
+  absl::StatusOr<GenerateRequest> request = FromProto(proto, job.front());
   if (!request.ok()) return request.status();
   request->id = "generate";
   const absl::StatusOr<int32_t> num_choices = NumChoices(proto);
@@ -81,7 +80,7 @@ absl::Status Answer(const GenerateOptions& options, Job& job) {
 int RunGenerate(GenerateOptions& options) {
   Job job;
   if (absl::Status s = job.Join(options.job); !s.ok()) return job.Refuse(s);
-  const absl::Status prompt = job.first() ? ReadPromptFile(options.request) : absl::OkStatus();
+  const absl::Status prompt = job.first() ? FinishRequest(options.request) : absl::OkStatus();
   if (absl::Status s = AgreeOnStatus(job.world(), prompt); !s.ok()) return job.Refuse(s);
   if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
   if (!job.first()) {

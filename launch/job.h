@@ -12,6 +12,7 @@
 #include "launch/signal_watcher.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/rank.h"
+#include "runtime/rpc/front.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace intermix {
@@ -47,6 +48,9 @@ class Job {
   // After Load.
   Rank& rank() { return *rank_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  FrontModel front() const {
+    return FrontModel::Make(rank_->config(), *tokenizer_, FindChatFormat(model_directory_));
+  }
   std::string model_name() const;  // the model directory's last component
 
   // Says why the job does not run, once for all ranks; returns the exit code.

@@ -81,6 +81,9 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_flag_callback(
       "--no-special-tokens", [request] { request->set_add_special_tokens(false); },
       "Do not put the begin-of-sequence token before the text");
+  CLI::Option* chat = command.add_flag(
+      "--chat", options.chat, "The text is a user's message, to be put as the model's chats are");
+  command.add_option("--system", options.system, "The system's message before it")->needs(chat);
   command.add_option_function<int32_t>(
       "--priority", [request](int32_t priority) { request->set_priority(priority); },
       "Higher ones go first (default 0)");
@@ -91,14 +94,25 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_flag("--stream-json", options.stream_json, "Print one JSON object for each message");
 }
 
-absl::Status ReadPromptFile(RequestOptions& options) {
-  if (options.prompt_file.empty()) return absl::OkStatus();
-  std::ifstream file;
-  const bool from_stdin = options.prompt_file == "-";
-  if (!from_stdin) file.open(options.prompt_file, std::ios::binary);
-  std::istream& in = from_stdin ? std::cin : file;
-  if (!in) return absl::NotFoundError(absl::StrCat("cannot read ", options.prompt_file));
-  options.request.set_text(std::string(std::istreambuf_iterator<char>(in), {}));
+absl::Status FinishRequest(RequestOptions& options) {
+  if (!options.prompt_file.empty()) {
+    std::ifstream file;
+    const bool from_stdin = options.prompt_file == "-";
+    if (!from_stdin) file.open(options.prompt_file, std::ios::binary);
+    std::istream& in = from_stdin ? std::cin : file;
+    if (!in) return absl::NotFoundError(absl::StrCat("cannot read ", options.prompt_file));
+    options.request.set_text(std::string(std::istreambuf_iterator<char>(in), {}));
+  }
+  if (!options.chat || !options.request.has_text()) return absl::OkStatus();
+  const std::string text = options.request.text();
+  v1::Chat* chat = options.request.mutable_chat();  // in the text's place
+  const auto add = [chat](const char* role, const std::string& content) {
+    v1::ChatMessage* message = chat->add_messages();
+    message->set_role(role);
+    message->set_content(content);
+  };
+  if (!options.system.empty()) add("system", options.system);
+  add("user", text);
   return absl::OkStatus();
 }
 

@@ -15,6 +15,8 @@ namespace intermix {
 struct RequestOptions {
   v1::GenerateRequest request;
   std::string prompt_file;
+  bool chat = false;
+  std::string system;  // of a chat
   bool stream_json = false;
 };
 
@@ -22,8 +24,9 @@ struct RequestOptions {
 // parse.
 void AddRequestOptions(CLI::App& command, RequestOptions& options);
 
-// Reads --prompt-file into the request, where it is given.  NOT_FOUND naming the file.
-absl::Status ReadPromptFile(RequestOptions& options);
+// What is left to do after the parse: reads --prompt-file into the request, and makes the text a
+// message where --chat is given.  NOT_FOUND naming the file.
+absl::Status FinishRequest(RequestOptions& options);
 
 // Writes an answer to stdout as it comes, and one line about it to stderr; of several answers each
 // one when it is whole. Not thread-safe.

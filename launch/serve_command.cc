@@ -43,7 +43,7 @@ v1::ModelInfo Describe(Job& job) {
 
 // Rank 0, from loaded to stopped.
 int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter& reporter) {
-  const FrontModel front = FrontModel::Make(job.rank().config(), job.tokenizer());
+  const FrontModel front = job.front();
   Engine engine(options.job.engine, job.rank().runner());
   const v1::ModelInfo model = Describe(job);
   server.Open(engine, options.job.engine, front, model);
@@ -112,6 +112,11 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--max-queue", engine.max_queue, "Requests that may wait")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--max-unread", engine.max_unread,
+                   "Tokens that a client may leave unread before its stream ends")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_flag_callback(

@@ -44,7 +44,8 @@ absl::Status ValidatePrompt(const std::vector<int32_t>& prompt, int32_t vocab_si
 absl::Status EngineOptions::Validate() const {
   const std::pair<const char*, int32_t> fields[] = {{"max_batch_tokens", max_batch_tokens},
                                                     {"max_running", max_running},
-                                                    {"max_queue", max_queue}};
+                                                    {"max_queue", max_queue},
+                                                    {"max_unread", max_unread}};
   for (const auto& [name, value] : fields) {
     if (value < 1) {
       return absl::InvalidArgumentError(
@@ -286,10 +287,13 @@ void Engine::Impl::TakeToken(Sequence& sequence, std::span<const float> logits) 
   if (sampling.logprobs.has_value()) logprobs = *Logprobs(logits, *token, *sampling.logprobs);
   MeasureToken(sequence, absl::Now());
   sequence.tokens.push_back(*token);
-  sequence.stream->Push(*token, std::move(logprobs));
+  const size_t unread = sequence.stream->Push(*token, std::move(logprobs));
   ++generated_tokens_;
   if (sequence.length() == sequence.max_length) {
     End(sequence, {.reason = FinishReason::kLength});
+  } else if (unread > static_cast<size_t>(options_.max_unread)) {
+    End(sequence, {.status = absl::ResourceExhaustedError(absl::StrCat(
+                       "the client reads too slowly: ", unread, " tokens wait for it"))});
   }
 }
 

@@ -22,6 +22,9 @@ struct EngineOptions {
   int32_t max_batch_tokens = 512;  // token budget of one step: decode tokens plus prefill chunk
   int32_t max_running = 64;        // sequences that may be stepped together
   int32_t max_queue = 256;         // waiting requests before RESOURCE_EXHAUSTED
+  // Tokens that a client may leave unread; with more its stream ends RESOURCE_EXHAUSTED, so that a
+  // client that does not read costs little memory and no time.
+  int32_t max_unread = 4096;
   bool prefix_caching = true;
   // Waiting that makes up for one level of priority, so that no request waits forever.
   absl::Duration priority_ageing = absl::Seconds(10);
@@ -57,7 +60,8 @@ class Engine {
   static constexpr int32_t kMaxChoices = 32;
 
   // Queues the request; its tokens come through the stream. Failures that show only later end the
-  // stream with their status: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (NaN logits).
+  // stream with their status: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (NaN logits),
+  // RESOURCE_EXHAUSTED (the client does not read).
   //   INVALID_ARGUMENT: a bad field, a token id outside the vocabulary, a prompt that can never
   //   fit. RESOURCE_EXHAUSTED: the queue is full.  UNAVAILABLE: shutting down.
   absl::StatusOr<std::shared_ptr<RequestStream>> Submit(const GenerateRequest& request);

@@ -38,11 +38,14 @@ void RequestStream::OnReady(std::function<void()> ready) {
   if (already) (*on_ready)();
 }
 
-void RequestStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
+size_t RequestStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
+  size_t unread = 0;
   Change([&](TokenDelta& pending) {
     pending.tokens.push_back(token);
+    unread = pending.tokens.size();
     if (logprobs.has_value()) pending.logprobs.push_back(*std::move(logprobs));
   });
+  return unread;
 }
 
 void RequestStream::PushPrompt(std::vector<TokenLogprobs> logprobs) {

@@ -74,8 +74,9 @@ class RequestStream {
   // Any thread: the engine drops the request within one step and ends the stream CANCELLED.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
-  // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none.
-  void Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
+  // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none. Returns
+  // how many tokens the reader has not taken.
+  size_t Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
   void PushPrompt(std::vector<TokenLogprobs> logprobs);  // of the next prompt tokens
   void Finish(TokenDelta last);  // its tokens are appended to what was pushed
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }

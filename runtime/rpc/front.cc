@@ -7,8 +7,10 @@
 
 namespace intermix {
 
-FrontModel FrontModel::Make(const ModelConfig& config, const Tokenizer& tokenizer) {
+FrontModel FrontModel::Make(const ModelConfig& config, const Tokenizer& tokenizer,
+                            std::optional<ChatFormat> chat_format) {
   FrontModel model;
+  model.chat_format = chat_format;
   model.tokenizer = &tokenizer;
   if (tokenizer.adds_bos_token()) {
     model.bos_token_id = config.bos_token_id >= 0 ? config.bos_token_id : tokenizer.bos_token_id();
@@ -33,6 +35,21 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const FrontModel& model, std::
     return absl::InvalidArgumentError("text is empty; a prompt needs at least one token");
   }
   return ids;
+}
+
+absl::StatusOr<ChatPrompt> EncodeChatPrompt(const FrontModel& model,
+                                            const std::vector<ChatMessage>& messages) {
+  if (!model.chat_format.has_value()) {
+    return absl::InvalidArgumentError(
+        "chat is set, but the model has no chat template that is known; send text or token_ids");
+  }
+  int64_t bytes = 0;
+  for (const ChatMessage& message : messages) bytes += std::ssize(message.content);
+  if (bytes > model.max_prompt_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "chat has ", bytes, " bytes; a prompt may have at most ", model.max_prompt_bytes));
+  }
+  return EncodeChat(*model.chat_format, *model.tokenizer, messages);
 }
 
 void AddEosTokens(const FrontModel& model, SamplingParams& sampling) {

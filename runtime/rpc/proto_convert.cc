@@ -31,6 +31,14 @@ absl::StatusOr<std::vector<int32_t>> Ids(const char* field,
   return out;
 }
 
+absl::StatusOr<ChatPrompt> EncodeMessages(const v1::Chat& chat, const FrontModel& model) {
+  std::vector<ChatMessage> messages;
+  for (const v1::ChatMessage& message : chat.messages()) {
+    messages.push_back({.role = message.role(), .content = message.content()});
+  }
+  return EncodeChatPrompt(model, messages);
+}
+
 absl::StatusOr<std::vector<int32_t>> Prompt(const v1::GenerateRequest& proto,
                                             const FrontModel& model) {
   switch (proto.prompt_case()) {
@@ -42,10 +50,11 @@ absl::StatusOr<std::vector<int32_t>> Prompt(const v1::GenerateRequest& proto,
         return absl::InvalidArgumentError("token_ids is empty; a prompt needs at least one token");
       }
       return Ids("token_ids", proto.token_ids().ids());
+    case v1::GenerateRequest::kChat:  // FromProto's business
     case v1::GenerateRequest::PROMPT_NOT_SET:
       break;
   }
-  return absl::InvalidArgumentError("prompt is missing; set text or token_ids");
+  return absl::InvalidArgumentError("prompt is missing; set text, token_ids or chat");
 }
 
 // Where `set`: `value` as an int32_t.
@@ -133,6 +142,15 @@ absl::StatusOr<GenerateRequest> FromProto(const v1::GenerateRequest& proto,
   if (!sampling.ok()) return sampling.status();
   request.sampling = *std::move(sampling);
   AddEosTokens(model, request.sampling);
+  if (proto.has_chat()) {
+    absl::StatusOr<ChatPrompt> chat = EncodeMessages(proto.chat(), model);
+    if (!chat.ok()) return chat.status();
+    request.prompt = std::move(chat->tokens);
+    if (chat->turn_end.has_value() && !request.sampling.ignore_eos) {
+      request.sampling.stop_token_ids.push_back(*chat->turn_end);
+    }
+    return request;
+  }
   absl::StatusOr<std::vector<int32_t>> prompt = Prompt(proto, model);
   if (!prompt.ok()) return prompt.status();
   request.prompt = *std::move(prompt);

@@ -37,6 +37,12 @@ class ByteLevelTokenizer final : public Tokenizer {
   int32_t vocab_size() const override { return static_cast<int32_t>(file_.pieces.size()); }
   int32_t bos_token_id() const override { return file_.bos_id; }
   int32_t eos_token_id() const override { return -1; }  // the file does not say
+  int32_t SpecialTokenId(std::string_view piece) const override {
+    for (const TokenizerJson::AddedToken& token : file_.added) {
+      if (token.special && token.content == piece) return token.id;
+    }
+    return -1;
+  }
   bool adds_bos_token() const override { return file_.bos_id >= 0; }
 
   std::vector<int32_t> Encode(std::string_view text) const override {

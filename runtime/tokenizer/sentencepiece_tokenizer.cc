@@ -32,6 +32,12 @@ class SentencePieceTokenizer : public Tokenizer {
   int32_t bos_token_id() const override { return encoder_.bos_id(); }
   int32_t eos_token_id() const override { return encoder_.eos_id(); }
 
+  int32_t SpecialTokenId(std::string_view piece) const override {
+    for (int32_t id = 0; id < vocab_size(); ++id) {
+      if (pieces_[id].control && encoder_.model().pieces[id].text == piece) return id;
+    }
+    return -1;
+  }
   std::vector<int32_t> Encode(std::string_view text) const override {
     return encoder_.Encode(text);
   }

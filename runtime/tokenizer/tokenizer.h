@@ -19,6 +19,8 @@ class Tokenizer {
   virtual int32_t vocab_size() const = 0;
   virtual int32_t bos_token_id() const = 0;  // -1: none
   virtual int32_t eos_token_id() const = 0;  // -1: none
+  // The id of a special token by its spelling, "<|im_end|>"; -1: there is none.
+  virtual int32_t SpecialTokenId(std::string_view) const { return -1; }
   // Whether texts for this model begin with a BOS token, where it has one.
   virtual bool adds_bos_token() const { return true; }
 

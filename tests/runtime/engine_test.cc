@@ -308,6 +308,24 @@ TEST(EngineTest, ARequestWithoutAReaderDoesNotHoldUpOthers) {
   EXPECT_EQ(Collect(*unread).tokens.size(), 50) << "it kept everything for a late reader";
 }
 
+TEST(EngineTest, AStreamThatIsNotReadEndsBeforeItFillsTheMemory) {
+  FakeModelRunner runner({});
+  RunningEngine engine({.max_unread = 10}, runner);
+  const SamplingParams sampling = {.max_tokens = 100};
+  const auto unread = *engine->Submit({.prompt = kPrompt, .sampling = sampling});
+  const auto exact = *engine->Submit({.prompt = {6}, .sampling = {.max_tokens = 10}});
+  runner.on_step = [&](const Batch& batch) { EXPECT_LT(batch.step, 12); };
+  engine.Start();
+  EXPECT_EQ(Collect(*exact).tokens.size(), 10);
+  // Nobody reads the first one until the engine has nothing to do.
+  while (engine->Snapshot().running > 0) absl::SleepFor(absl::Milliseconds(1));
+  const Collected got = Collect(*unread);
+  EXPECT_EQ(got.end.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(got.end.status.message(), HasSubstr("11 tokens wait for it"));
+  EXPECT_EQ(got.tokens.size(), 11);
+  EXPECT_EQ(engine->Snapshot().free_blocks, 64);
+}
+
 TEST(EngineOptionsTest, NamesTheFieldThatIsOutOfRange) {
   EXPECT_TRUE(EngineOptions().Validate().ok());
   EXPECT_THAT(EngineOptions{.max_batch_tokens = 0}.Validate().message(),
@@ -315,6 +333,7 @@ TEST(EngineOptionsTest, NamesTheFieldThatIsOutOfRange) {
   EXPECT_THAT(EngineOptions{.max_running = -1}.Validate().message(), HasSubstr("max_running"));
   EXPECT_THAT(EngineOptions{.priority_ageing = absl::ZeroDuration()}.Validate().message(),
               HasSubstr("priority_ageing is 0"));
+  EXPECT_THAT(EngineOptions{.max_unread = 0}.Validate().message(), HasSubstr("max_unread"));
   EXPECT_THAT(EngineOptions{.max_queue = 0}.Validate().message(), HasSubstr("max_queue"));
 }
 

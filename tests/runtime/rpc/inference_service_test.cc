@@ -158,6 +158,32 @@ TEST(InferenceServiceTest, AHigherPriorityIsAnsweredFirst) {
   EXPECT_EQ(ReadAll(*low).tokens, ExpectedTokens(kPrompt, sampling, served.model()).tokens);
 }
 
+TEST(InferenceServiceTest, AChatIsPutAsTheModelsTemplateSays) {
+  ServedFakeOptions options;
+  v1::GenerateRequest request;
+  v1::ChatMessage* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content("And it came to pass");
+  request.mutable_sampling()->set_max_tokens(5);
+  {
+    ServedFake served(options);
+    const Answer refused = Ask(*served.Inference(), request);
+    EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(refused.status.error_message(), HasSubstr("no chat template that is known"));
+  }
+  options.chat_format = ChatFormat::kMixtral;
+  ServedFake served(options);
+  const auto prompt = EncodeChat(ChatFormat::kMixtral, *served.front().tokenizer,
+                                 {{"user", "And it came to pass"}});
+  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  const SamplingParams sampling = {.max_tokens = 5, .stop_token_ids = {2}};
+  EXPECT_EQ(Ask(*served.Inference(), request).tokens,
+            ExpectedTokens(prompt->tokens, sampling, served.model()).tokens);
+  message->set_role("robot");
+  EXPECT_THAT(Ask(*served.Inference(), request).status.error_message(),
+              HasSubstr("must end with one of the user"));
+}
+
 TEST(InferenceServiceTest, TellsLogprobs) {
   ServedFake served;
   v1::GenerateRequest request = TokenRequest(kPrompt, 6);

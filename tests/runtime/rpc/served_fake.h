@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -74,6 +75,7 @@ struct ServedFakeOptions {
   FakeModelOptions model = {.vocab_size = 2048};  // tiny-mixtral's, whose tokenizer is used
   EngineOptions engine;
   RpcServerOptions server = AnyPort();
+  std::optional<ChatFormat> chat_format = {};
   bool open = true;  // whether the model counts as loaded from the start
 };
 
@@ -84,7 +86,10 @@ class ServedFake {
     auto tokenizer = LoadTokenizer(TestData() + "/tiny-mixtral");
     EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
-    front_ = {.tokenizer = tokenizer_.get(), .bos_token_id = 1, .eos_token_ids = {2}};
+    front_ = {.tokenizer = tokenizer_.get(),
+              .bos_token_id = 1,
+              .eos_token_ids = {2},
+              .chat_format = options.chat_format};
     auto server = RpcServer::Start(options.server);
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
