@@ -24,17 +24,56 @@ struct RouteParams {
   int32_t top_k;
 };
 
-// Elements k .. k + 3 of a row, zeros beyond `count`: they can turn a lane's -0 into +0, which no
-// choice and no weight can tell, and nothing else. kWide: rows are 16-byte aligned and `count` is a
-// multiple of 4.
-template <bool kWide>
-__device__ float4 load4(const float* row, int64_t k, int64_t count) {
-  if constexpr (kWide) {
-    if (k < count) return *reinterpret_cast<const float4*>(row + k);
-    return {0.0f, 0.0f, 0.0f, 0.0f};
-  } else {
-    return {k < count ? row[k] : 0.0f, k + 1 < count ? row[k + 1] : 0.0f,
-            k + 2 < count ? row[k + 2] : 0.0f, k + 3 < count ? row[k + 3] : 0.0f};
+// How one block makes the logits of kTokens tokens. The gate's and the tokens' rows pass through a
+// ring of stages in shared memory, kStage in-features each, so that much is in flight at once while
+// the 16-lane chains of fmas stay serial. A thread owns 4 lanes of kThreadTokens tokens and
+// kThreadExperts experts; the gate is walked kExperts at a time.
+template <int kTokensOf, int kThreadTokensOf, int kThreadExpertsOf, int kStageOf, int kStagesOf>
+struct RouteTile {
+  static constexpr int kTokens = kTokensOf;
+  static constexpr int kThreadTokens = kThreadTokensOf;
+  static constexpr int kThreadExperts = kThreadExpertsOf;
+  static constexpr int kStage = kStageOf;
+  static constexpr int kStages = kStagesOf;
+  static constexpr int kExperts = 8;
+  static constexpr int kRows = kExperts + kTokens;  // of a stage: the gate's, then the tokens'
+  static constexpr int kPitch = kStage + 16;        // floats: neighbours lie 16 banks apart
+  static constexpr int kRing = kStages * kRows * kPitch;
+  static constexpr int kExpertGroups = kExperts / kThreadExperts;
+  static constexpr int kTokenGroups = kTokens / kThreadTokens;
+  static constexpr int kDotThreads = 4 * kExpertGroups * kTokenGroups;  // the others only copy
+  static_assert(kDotThreads % 32 == 0 && kDotThreads <= kRowThreads);
+};
+// With the logits at most 99 KB, which sm_86 has: of kMaxExperts for the first two, while
+// RouteManyTokens takes num_experts + top_k <= 64.
+using RouteOneToken = RouteTile<1, 1, 1, 256, 9>;
+using RouteFewTokens = RouteTile<4, 1, 2, 256, 6>;
+using RouteManyTokens = RouteTile<32, 4, 2, 128, 4>;
+
+// Starts to copy one stage into `to`. Zeros stand for what is beyond a row or for rows that are not
+// there: they can turn a lane's -0 into +0, which no choice and no weight can tell, and nothing
+// else. kWide: rows are 16-byte aligned and `hidden` is a multiple of 4.
+template <typename Tile, bool kWide>
+__device__ void copy_stage(const RouteParams& p, int64_t first_token, int32_t first_expert,
+                           int64_t first_k, float* to) {
+  constexpr int kPieces = Tile::kStage / 4;  // of 16 bytes, in a row
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < Tile::kRows * kPieces; i += kRowThreads) {
+    const int32_t row = i / kPieces;
+    const int32_t column = i % kPieces * 4;
+    const bool is_gate = row < Tile::kExperts;
+    const int64_t index = is_gate ? first_expert + row : first_token + (row - Tile::kExperts);
+    const int64_t k = first_k + column;
+    const int64_t rows = is_gate ? p.num_experts : p.tokens;
+    const float* base = is_gate ? p.gate : p.x;
+    const float* from = base + index * (is_gate ? p.gate_stride : p.x_stride) + k;
+    float* piece = to + row * Tile::kPitch + column;
+    if constexpr (kWide) {
+      const bool valid = index < rows && k < p.hidden;
+      cp_async_16(piece, valid ? from : base, valid);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) piece[j] = index < rows && k + j < p.hidden ? from[j] : 0.0f;
+    }
   }
 }
 
@@ -50,40 +89,98 @@ __device__ float sum_lanes_of_quad(float4 s) {
   return add_rn(add_rn(s.x, s.z), add_rn(s.y, s.w));
 }
 
-// Four threads dot one expert's gate with kTokens rows of x; 16 * kTokens chains of fmas.
-//   logits  [kTokens][num_experts], shared
-template <int kTokens, bool kWide>
-__device__ void route_logits(const RouteParams& p, int64_t first_token, int32_t expert,
-                             float* logits) {
-  const int32_t quad_lane = static_cast<int32_t>(threadIdx.x % 4);
-  const bool real = expert < p.num_experts;
-  const int64_t count = real ? p.hidden : 0;
-  const float* gate = p.gate + (real ? expert : 0) * p.gate_stride;
-  const float* x[kTokens];
-  float4 sums[kTokens];
+// One thread's share of the dot products of a block.
+template <typename Tile>
+struct RouteDots {
+  float4 sums[Tile::kThreadTokens][Tile::kThreadExperts];
+  int32_t quad_lane;
+  int32_t expert_group;  // its experts and tokens: every kExpertGroups-th, every kTokenGroups-th
+  int32_t token_group;
+
+  __device__ RouteDots()
+      : quad_lane(static_cast<int32_t>(threadIdx.x % 4)),
+        expert_group(static_cast<int32_t>(threadIdx.x / 4 % Tile::kExpertGroups)),
+        token_group(static_cast<int32_t>(threadIdx.x / 4 / Tile::kExpertGroups)) {}
+
+  __device__ void clear() {
 #pragma unroll
-  for (int t = 0; t < kTokens; ++t) {
-    const int64_t token = first_token + t < p.tokens ? first_token + t : p.tokens - 1;
-    x[t] = p.x + token * p.x_stride;
-    sums[t] = {0.0f, 0.0f, 0.0f, 0.0f};
-  }
-#pragma unroll 8
-  for (int64_t k = 4 * quad_lane; k < count; k += 16) {
-    const float4 g = load4<kWide>(gate, k, count);
+    for (int t = 0; t < Tile::kThreadTokens; ++t) {
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      const float4 v = load4<kWide>(x[t], k, count);
-      sums[t].x = fma_rn(v.x, g.x, sums[t].x);
-      sums[t].y = fma_rn(v.y, g.y, sums[t].y);
-      sums[t].z = fma_rn(v.z, g.z, sums[t].z);
-      sums[t].w = fma_rn(v.w, g.w, sums[t].w);
+      for (int e = 0; e < Tile::kThreadExperts; ++e) sums[t][e] = {0.0f, 0.0f, 0.0f, 0.0f};
     }
   }
+
+  __device__ void add_stage(const float* stage) {
+    const float* gate = stage + expert_group * Tile::kPitch + 4 * quad_lane;
+    const float* x = stage + (Tile::kExperts + token_group) * Tile::kPitch + 4 * quad_lane;
+#pragma unroll 4
+    for (int k = 0; k < Tile::kStage; k += 16) {
+      float4 g[Tile::kThreadExperts];
 #pragma unroll
-  for (int t = 0; t < kTokens; ++t) {
-    const float logit = sum_lanes_of_quad(sums[t]);
-    if (real && quad_lane == 0) logits[t * p.num_experts + expert] = logit;
+      for (int e = 0; e < Tile::kThreadExperts; ++e) {
+        g[e] = *reinterpret_cast<const float4*>(gate + e * Tile::kExpertGroups * Tile::kPitch + k);
+      }
+#pragma unroll
+      for (int t = 0; t < Tile::kThreadTokens; ++t) {
+        const float4 v =
+            *reinterpret_cast<const float4*>(x + t * Tile::kTokenGroups * Tile::kPitch + k);
+#pragma unroll
+        for (int e = 0; e < Tile::kThreadExperts; ++e) {
+          float4& sum = sums[t][e];
+          sum.x = fma_rn(v.x, g[e].x, sum.x);
+          sum.y = fma_rn(v.y, g[e].y, sum.y);
+          sum.z = fma_rn(v.z, g[e].z, sum.z);
+          sum.w = fma_rn(v.w, g[e].w, sum.w);
+        }
+      }
+    }
   }
+
+  //   logits  [kTokens][num_experts], shared
+  __device__ void store(int32_t first_expert, int32_t num_experts, float* logits) const {
+#pragma unroll
+    for (int t = 0; t < Tile::kThreadTokens; ++t) {
+#pragma unroll
+      for (int e = 0; e < Tile::kThreadExperts; ++e) {
+        const float logit = sum_lanes_of_quad(sums[t][e]);
+        const int32_t expert = first_expert + expert_group + e * Tile::kExpertGroups;
+        const int32_t token = token_group + t * Tile::kTokenGroups;
+        if (quad_lane == 0 && expert < num_experts) logits[token * num_experts + expert] = logit;
+      }
+    }
+  }
+};
+
+// The logits of one block's tokens.
+//   ring    [kStages][kRows][kPitch], shared
+//   logits  [kTokens][num_experts], shared; complete after the next barrier
+template <typename Tile, bool kWide>
+__device__ void route_logits(const RouteParams& p, int64_t first_token, float* ring,
+                             float* logits) {
+  const auto stages = static_cast<int32_t>((p.hidden + Tile::kStage - 1) / Tile::kStage);
+  const int32_t units = stages * ((p.num_experts + Tile::kExperts - 1) / Tile::kExperts);
+  const auto start = [&](int32_t unit) {
+    if (unit < units) {
+      copy_stage<Tile, kWide>(p, first_token, unit / stages * Tile::kExperts,
+                              int64_t{unit % stages} * Tile::kStage,
+                              ring + unit % Tile::kStages * Tile::kRows * Tile::kPitch);
+    }
+    cp_async_commit();
+  };
+  for (int32_t unit = 0; unit < Tile::kStages - 1; ++unit) start(unit);
+  RouteDots<Tile> dots;
+  for (int32_t unit = 0; unit < units; ++unit) {
+    cp_async_wait<Tile::kStages - 2>();
+    sync_block();                     // everyone's copies are here, and the stage before is free
+    start(unit + Tile::kStages - 1);  // into the stage before
+    if (threadIdx.x >= Tile::kDotThreads) continue;
+    if (unit % stages == 0) dots.clear();
+    dots.add_stage(ring + unit % Tile::kStages * Tile::kRows * Tile::kPitch);
+    if (unit % stages == stages - 1) {
+      dots.store(unit / stages * Tile::kExperts, p.num_experts, logits);
+    }
+  }
+  cp_async_wait<0>();
 }
 
 // An expert and its logit; `expert` is num_experts where there is none.
@@ -149,30 +246,30 @@ __device__ void choose_experts(const RouteParams& p, int64_t token, const float*
   for (int32_t i = lane; i < p.top_k; i += kWarp) weights[i] = div_rn(powers[i], sum);
 }
 
-// One block for kTokens tokens.
-template <int kTokens, bool kWide>
+// One block for Tile::kTokens tokens.
+template <typename Tile, bool kWide>
 __global__ void RouteKernel(RouteParams p) {
-  auto* logits = reinterpret_cast<float*>(shared_memory());  // [kTokens][num_experts]
-  float* powers = logits + kTokens * p.num_experts;          // [kTokens][top_k]
-  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * kTokens;
-  const int32_t quads = static_cast<int32_t>(blockDim.x / 4);
-  for (int32_t e = 0; e < p.num_experts; e += quads) {
-    route_logits<kTokens, kWide>(p, first_token, e + static_cast<int32_t>(threadIdx.x / 4), logits);
-  }
+  auto* ring = reinterpret_cast<float*>(shared_memory());
+  float* logits = ring + Tile::kRing;                      // [kTokens][num_experts]
+  float* powers = logits + Tile::kTokens * p.num_experts;  // [kTokens][top_k]
+  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * Tile::kTokens;
+  route_logits<Tile, kWide>(p, first_token, ring, logits);
   sync_block();
-  for (unsigned t = threadIdx.x / kWarp; t < kTokens; t += blockDim.x / kWarp) {
+  for (int32_t t = static_cast<int32_t>(threadIdx.x / kWarp); t < Tile::kTokens;
+       t += kRowThreads / kWarp) {
     if (first_token + t < p.tokens) {
       choose_experts(p, first_token + t, logits + t * p.num_experts, powers + t * p.top_k);
     }
   }
 }
 
-template <int kTokens>
+template <typename Tile>
 void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
-  Launch("Route", wide ? RouteKernel<kTokens, true> : RouteKernel<kTokens, false>,
-         {.grid = dim3(static_cast<unsigned>((p.tokens + kTokens - 1) / kTokens)),
-          .block = dim3(RowBlock(4 * int64_t{p.num_experts}, 256)),
-          .shared_bytes = kTokens * static_cast<size_t>(p.num_experts + p.top_k) * sizeof(float),
+  const size_t logits = Tile::kTokens * static_cast<size_t>(p.num_experts + p.top_k);
+  Launch("Route", wide ? RouteKernel<Tile, true> : RouteKernel<Tile, false>,
+         {.grid = dim3(static_cast<unsigned>((p.tokens + Tile::kTokens - 1) / Tile::kTokens)),
+          .block = dim3(kRowThreads),
+          .shared_bytes = (Tile::kRing + logits) * sizeof(float),
           .stream = stream},
          p);
 }
@@ -316,11 +413,13 @@ void Route(const RouteArgs& args, cudaStream_t stream) {
                               .hidden = args.x.cols(),
                               .num_experts = static_cast<int32_t>(args.gate.rows()),
                               .top_k = static_cast<int32_t>(args.experts.cols())};
-  // Many tokens share what they read of the gate; few are spread over the multiprocessors.
-  if (params.tokens > 512) {
-    LaunchRoute<4>(params, wide, stream);
+  // Few tokens are spread over the multiprocessors; many share what they read of the gate.
+  if (params.tokens > 512 && params.num_experts + params.top_k <= 64) {
+    LaunchRoute<RouteManyTokens>(params, wide, stream);
+  } else if (params.tokens > 128) {
+    LaunchRoute<RouteFewTokens>(params, wide, stream);
   } else {
-    LaunchRoute<1>(params, wide, stream);
+    LaunchRoute<RouteOneToken>(params, wide, stream);
   }
 }
 

@@ -210,6 +210,9 @@ uint32_t ballot(bool predicate) {
   return lane.result;
 }
 
-void sync_warp() { JoinWarp(Collective::kSyncWarp, __builtin_return_address(0), nullptr, nullptr); }
+void sync_warp() {
+  const emu::InEmulator inside;
+  JoinWarp(Collective::kSyncWarp, __builtin_return_address(0), nullptr, nullptr);
+}
 
 }  // namespace intermix::cuda

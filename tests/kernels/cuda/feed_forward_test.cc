@@ -140,10 +140,25 @@ TEST_P(CudaFeedForwardTest, RouteWithTiesAndNan) {
   }
 }
 
-TEST_P(CudaFeedForwardTest, RouteOfManyTokensThatShareABlock) {
-  const OwnedTensor x = HostileRows(DType::kF32, 515, 32, 8);
-  const OwnedTensor gate = RandomTensor(DType::kF32, {8, 32}, 9);
-  ExpectSameRoute(x.view, gate.view, 2);
+TEST_P(CudaFeedForwardTest, RouteOfTokensThatShareABlock) {
+  for (const int64_t tokens : {129, 515}) {
+    for (const int64_t num_experts : {8, 11, 67}) {
+      SCOPED_TRACE(std::to_string(tokens) + " tokens, experts " + std::to_string(num_experts));
+      const OwnedTensor x = HostileRows(DType::kF32, tokens, 20, 8);
+      const OwnedTensor gate = RandomTensor(DType::kF32, {num_experts, 20}, 9);
+      ExpectSameRoute(x.view, gate.view, 2);
+    }
+  }
+}
+
+// Rows that are longer than what a block holds of them at once.
+TEST_P(CudaFeedForwardTest, RouteOfLongRows) {
+  for (const auto& [tokens, hidden] : {std::pair{1, 2564}, {2, 2561}, {131, 1796}, {513, 644}}) {
+    SCOPED_TRACE(std::to_string(tokens) + " tokens of " + std::to_string(hidden));
+    const OwnedTensor x = RandomTensor(DType::kF32, {tokens, hidden}, 10);
+    const OwnedTensor gate = RandomTensor(DType::kF32, {tokens == 1 ? 19 : 8, hidden}, 11);
+    ExpectSameRoute(x.view, gate.view, 2);
+  }
 }
 
 TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
