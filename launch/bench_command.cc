@@ -39,13 +39,16 @@ CLI::App* AddMeasure(CLI::App& bench, const std::string& name, const std::string
   command->add_option("--turns", options->turns, "Measurements of each; the median counts")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command
-      ->add_option("--clock", options->clock,
-                   "wall, or cpu: time of all threads, for machines that others use")
-      ->check(CLI::IsMember({"wall", "cpu"}))
-      ->capture_default_str();
   command->callback([=] { *exit_code = Run(*options, measure); });
   return command;
+}
+
+void AddClock(CLI::App& command, BenchOptions& options) {
+  command
+      .add_option("--clock", options.clock,
+                  "wall, or cpu: time of all threads, for machines that others use")
+      ->check(CLI::IsMember({"wall", "cpu"}))
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -78,6 +81,8 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   model->add_option("--context", options->context, "Tokens before those that are generated")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  AddClock(*kernels, *options);
+  AddClock(*model, *options);
   AddQuantOptions(*model, options->quant);
 }
 

@@ -1,4 +1,5 @@
 // PeakLoops with AVX2 and FMA. Registers by name: gcc would keep an array of sums in memory.
+// `sum` is an early clobber: sharing a register with the factors would make one long chain.
 #include <immintrin.h>
 
 #include "kernels/cpu/peak_loops.h"
@@ -22,7 +23,7 @@ int64_t Int8(int64_t loops) {
       "vpmaddubsw %2, %2, %%ymm6\n vpaddw %%ymm6, %%ymm12, %%ymm12\n"
       "vpmaddubsw %2, %2, %%ymm7\n vpaddw %%ymm7, %0, %0\n"
       "dec %1\n jnz 1b\n"
-      : "+x"(sum), "+r"(loops)
+      : "+&x"(sum), "+r"(loops)
       : "x"(a)
       : "cc", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
         "xmm12");
@@ -39,7 +40,7 @@ int64_t Floats(int64_t loops) {
       "vfmadd231ps %2, %2, %%ymm8\n vfmadd231ps %2, %2, %%ymm9\n vfmadd231ps %2, %2, %%ymm10\n"
       "vfmadd231ps %2, %2, %%ymm11\n vfmadd231ps %2, %2, %%ymm12\n vfmadd231ps %2, %2, %0\n"
       "dec %1\n jnz 1b\n"
-      : "+x"(sum), "+r"(loops)
+      : "+&x"(sum), "+r"(loops)
       : "x"(a)
       : "cc", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
         "xmm12");

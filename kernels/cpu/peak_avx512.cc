@@ -1,4 +1,5 @@
 // PeakLoops with AVX-512 VNNI. Registers by name: gcc would keep an array of sums in memory.
+// `sum` is an early clobber: sharing a register with the factors would make one long chain.
 #include <immintrin.h>
 
 #include "kernels/cpu/peak_loops.h"
@@ -18,7 +19,7 @@ int64_t Int8(int64_t loops) {
       "vpdpbusd %2, %2, %%zmm8\n vpdpbusd %2, %2, %%zmm9\n vpdpbusd %2, %2, %%zmm10\n"
       "vpdpbusd %2, %2, %%zmm11\n vpdpbusd %2, %2, %%zmm12\n vpdpbusd %2, %2, %0\n"
       "dec %1\n jnz 1b\n"
-      : "+v"(sum), "+r"(loops)
+      : "+&v"(sum), "+r"(loops)
       : "v"(a)
       : "cc", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
         "xmm12");
@@ -35,7 +36,7 @@ int64_t Floats(int64_t loops) {
       "vfmadd231ps %2, %2, %%zmm8\n vfmadd231ps %2, %2, %%zmm9\n vfmadd231ps %2, %2, %%zmm10\n"
       "vfmadd231ps %2, %2, %%zmm11\n vfmadd231ps %2, %2, %%zmm12\n vfmadd231ps %2, %2, %0\n"
       "dec %1\n jnz 1b\n"
-      : "+v"(sum), "+r"(loops)
+      : "+&v"(sum), "+r"(loops)
       : "v"(a)
       : "cc", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
         "xmm12");

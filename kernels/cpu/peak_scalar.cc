@@ -12,7 +12,7 @@ int64_t Int8(int64_t loops) {
   int32_t sums[kChains] = {};
   int32_t factor = 1;
   for (int64_t i = 0; i < loops; ++i) {
-    factor ^= static_cast<int32_t>(i & 3);  // changes, so that nothing is computed beforehand
+    asm volatile("" : "+r"(factor));  // nothing is computed beforehand
 #pragma GCC unroll 8
     for (int32_t& sum : sums) sum += static_cast<int8_t>(factor) * static_cast<int8_t>(sum);
   }
