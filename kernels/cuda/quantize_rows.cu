@@ -199,25 +199,36 @@ struct NormParams {
   int64_t cols;
 };
 
-// LaneDot(row, row), on every lane of the warp that calls it.
+// LaneDot(row, row), on every lane of the warp that calls it. Values are read ahead of the chain of
+// fmas, which would wait for each by itself.
 __device__ float square_sum(const float* row, int64_t cols) {
+  constexpr int kAhead = 16;
   float sum = 0.0f;
-#pragma unroll 8
-  for (int64_t k = threadIdx.x % 16; k < cols; k += 16) sum = fma_rn(row[k], row[k], sum);
+  int64_t k = threadIdx.x % 16;
+  for (; k + 16 * (kAhead - 1) < cols; k += 16 * kAhead) {
+    float x[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) x[i] = row[k + 16 * i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) sum = fma_rn(x[i], x[i], sum);
+  }
+  for (; k < cols; k += 16) sum = fma_rn(row[k], row[k], sum);
   return sum_lanes(sum);
 }
 
-// The row from global to shared memory.
+// The row from global to shared memory; complete after the next barrier.
 template <bool kWide>
 __device__ void load_norm_row(const float* from, float* row, int64_t cols) {
   constexpr int kWidth = kWide ? 4 : 1;
   for (int64_t k = threadIdx.x * kWidth; k < cols; k += blockDim.x * kWidth) {
     if constexpr (kWide) {
-      *reinterpret_cast<float4*>(row + k) = *reinterpret_cast<const float4*>(from + k);
+      cp_async_16(row + k, from + k);
     } else {
       row[k] = from[k];
     }
   }
+  cp_async_commit();
+  cp_async_wait<0>();
 }
 
 // normed = (row * inverse) * weight, in shared memory and out; returns the largest magnitude of

@@ -1,6 +1,7 @@
 // A kernel for each fault that run-to-barrier emulation would hide, next to the correct one: the
 // emulator must report the first in every thread order and say nothing of the second.
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
@@ -104,6 +105,19 @@ TEST_P(KernelFaultsTest, SyncWarpDoesNotOrderTwoWarps) {
   EXPECT_TRUE(report_.findings().empty()) << report_.ToString();
   Run(ExchangeBetweenWarps, {.grid = 1, .block = 64, .shared_bytes = 256}, data_.data(), 32);
   EXPECT_TRUE(report_.Has(Violation::kSharedRace));
+}
+
+__global__ void WriteAfterSyncWarp(int32_t* out, int writer, int index) {
+  sync_warp();
+  if (ThreadId() == writer) out[index] = 1;
+}
+
+TEST_P(KernelFaultsTest, WhatFollowsSyncWarpIsChecked) {
+  Run(WriteAfterSyncWarp, {.grid = 1, .block = 32}, data_.data(), 5, 1023);
+  EXPECT_TRUE(report_.findings().empty()) << report_.ToString();
+  Run(WriteAfterSyncWarp, {.grid = 1, .block = 32}, data_.data(), 5, 1024);
+  EXPECT_TRUE(report_.Has(Violation::kOutOfBounds));
+  EXPECT_NE(report_.ToString().find("thread (5, 0, 0)"), std::string::npos) << report_.ToString();
 }
 
 // Bytes of one word that belong to different threads are no race; the same byte is.
