@@ -41,4 +41,11 @@ absl::Status AgreeOnStatus(Communicator& world, const absl::Status& mine) {
                       alike ? message : absl::StrCat("rank ", first - all.begin(), ": ", message));
 }
 
+bool AgreeThat(Communicator& world, bool mine) {
+  const char verdict = mine ? 1 : 0;
+  std::vector<char> all(world.size());
+  world.AllGather(&verdict, all.data(), std::vector<int64_t>(world.size(), 1));
+  return std::ranges::find(all, 0) == all.end();
+}
+
 }  // namespace intermix

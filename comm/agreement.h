@@ -1,4 +1,5 @@
-// Start-up agreement: one rank's failure becomes everyone's, with one message.
+// Agreement: one rank's failure at start becomes everyone's, with one message; what all must do or
+// none.
 #pragma once
 
 #include "absl/status/status.h"
@@ -10,5 +11,8 @@ namespace intermix {
 // (its message prefixed with "rank R: " where the job has more than one rank and not all failed
 // alike).
 absl::Status AgreeOnStatus(Communicator& world, const absl::Status& mine);
+
+// Collective. Whether all ranks say true.
+bool AgreeThat(Communicator& world, bool mine);
 
 }  // namespace intermix

@@ -1,4 +1,5 @@
 // `intermix generate`: one answer from the engine itself, without a server; also under mpirun.
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -54,7 +55,9 @@ absl::Status PrintAnswer(const Submitted& submitted, uint32_t index, const Token
 
 // Rank 0: submits the request and steps the engine until it is answered.
 absl::Status Answer(const GenerateOptions& options, Job& job) {
-  Engine engine(options.job.engine, job.rank().runner());
+  EngineOptions engine_options = options.job.engine;
+  engine_options.max_unread = std::numeric_limits<int32_t>::max();  // one answer is read at a time
+  Engine engine(engine_options, job.rank().runner());
   const absl::StatusOr<Submitted> submitted = Submit(options.request.request, job, engine);
   if (!submitted.ok()) {
     job.rank().runner().Stop();  // the other ranks wait for a batch

@@ -8,6 +8,7 @@
 #include "launch/metrics.h"
 #include "prometheus/collectable.h"
 #include "prometheus/exposer.h"
+#include "runtime/rpc/listen_address.h"
 #include "spdlog/spdlog.h"
 
 namespace intermix {
@@ -36,10 +37,18 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::s
                                                                     const ClusterTable& cluster) {
   if (address.empty()) return nullptr;
   const bool port_only = address.find(':') == std::string::npos;
+  const absl::StatusOr<ListenAddress> at =
+      ListenAddress::Parse(port_only ? absl::StrCat("127.0.0.1:", address) : address);
+  if (!at.ok()) {
+    return absl::Status(at.status().code(),
+                        absl::StrCat("--metrics: ", std::string(at.status().message())));
+  }
+  if (!at->loopback()) {
+    spdlog::warn("metrics on {} are open to the network, without authentication", at->ToString());
+  }
   auto impl = std::make_shared<Impl>(engine, cluster);
   try {
-    impl->exposer = std::make_unique<prometheus::Exposer>(
-        port_only ? absl::StrCat("127.0.0.1:", address) : address, 1);
+    impl->exposer = std::make_unique<prometheus::Exposer>(at->ToString(), 2);
   } catch (const std::exception& error) {
     return absl::InvalidArgumentError(
         absl::StrCat("--metrics ", address, ": ", error.what(), "; give a free PORT or HOST:PORT"));

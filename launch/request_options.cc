@@ -103,7 +103,13 @@ absl::Status FinishRequest(RequestOptions& options) {
     if (!in) return absl::NotFoundError(absl::StrCat("cannot read ", options.prompt_file));
     options.request.set_text(std::string(std::istreambuf_iterator<char>(in), {}));
   }
-  if (!options.chat || !options.request.has_text()) return absl::OkStatus();
+  if (!options.system.empty() && !options.chat) {
+    return absl::InvalidArgumentError("--system needs --chat");
+  }
+  if (!options.chat) return absl::OkStatus();
+  if (!options.request.has_text()) {
+    return absl::InvalidArgumentError("--chat needs --prompt or --prompt-file");
+  }
   const std::string text = options.request.text();
   v1::Chat* chat = options.request.mutable_chat();  // in the text's place
   const auto add = [chat](const char* role, const std::string& content) {

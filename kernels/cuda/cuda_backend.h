@@ -28,14 +28,16 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
 void* CudaStreamOf(const Backend& backend);
 
 // Work that is the same each time but for what lies in memory. It is started op by op until that
-// needs nothing of the host: no allocation, copy or wait. Then it is recorded, and from then on
-// launched as one CUDA graph. Engine thread; ends before the backend and the communicators at work.
+// needs nothing of the host, on any rank: no allocation, copy or wait. Then it is recorded, and
+// from then on launched as one CUDA graph. Engine thread; ends before the backend and the
+// communicators at work.
 class CudaGraph {
  public:
   virtual ~CudaGraph() = default;
   // `work` enqueues ops of the backend and collectives on its stream; the same ones each time, with
   // the same memory. Not called where the graph is launched instead.
-  virtual void Run(const std::function<void()>& work) = 0;
+  //   agree  whether all ranks say true; called after work that was started op by op
+  virtual void Run(const std::function<void()>& work, const std::function<bool(bool)>& agree) = 0;
   virtual bool recorded() const = 0;
 };
 

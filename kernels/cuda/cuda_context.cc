@@ -31,7 +31,8 @@ absl::Status CheckDevice(int device, int rank) {
   if (device < 0 || device >= count) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " wants GPU ", device,
                                                    " of its host, which has ", count,
-                                                   "; start at most one rank for each GPU"));
+                                                   "; start at most one rank for each GPU, and "
+                                                   "let each see all of its host's"));
   }
   const int major = Attribute(cudaDevAttrComputeCapabilityMajor, device);
   const int minor = Attribute(cudaDevAttrComputeCapabilityMinor, device);

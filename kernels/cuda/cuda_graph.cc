@@ -19,7 +19,7 @@ class RecordedGraph final : public CudaGraph {
 
   bool recorded() const override { return graph_ != nullptr; }
 
-  void Run(const std::function<void()>& work) override {
+  void Run(const std::function<void()>& work, const std::function<bool(bool)>& agree) override {
     if (recordable_ && graph_ == nullptr) Record(work);
     if (graph_ != nullptr) {
       context_.MakeCurrent();
@@ -28,7 +28,7 @@ class RecordedGraph final : public CudaGraph {
     }
     const int64_t before = context_.host_work();
     work();
-    recordable_ = context_.host_work() == before;
+    recordable_ = agree(context_.host_work() == before);
   }
 
  private:
@@ -45,7 +45,7 @@ class RecordedGraph final : public CudaGraph {
   }
 
   const CudaContext& context_;
-  bool recordable_ = false;  // the last run needed nothing of the host
+  bool recordable_ = false;  // the last run needed nothing of the host, on any rank
   cudaGraphExec_t graph_ = nullptr;
 };
 

@@ -12,8 +12,8 @@
 namespace intermix::cuda {
 namespace {
 
-// Enough for the splits of a whole batch that decodes long sequences; prefill needs none.
-constexpr int64_t kMaxAttentionScratchFloats = int64_t{16} << 20;
+// Enough for 64 sequences of 64k positions with 32 heads of 128; taken only as it is needed.
+constexpr int64_t kMaxAttentionScratchFloats = int64_t{65} << 20;
 
 }  // namespace
 

@@ -87,7 +87,8 @@ class ModelBench {
   SequenceChunk Chunk(int32_t sequence, int32_t start, int32_t count) {
     SequenceChunk chunk{.start = start, .logits = LogitsWanted::kLast};
     for (int32_t i = 0; i < count; ++i) chunk.tokens.push_back(NextToken());
-    const auto blocks = static_cast<int32_t>(BlocksFor(MaxPositions()));
+    // The prompt is sequence 0; only sequences that generate have others beside them.
+    const auto blocks = static_cast<int32_t>(BlocksFor(options_.context + options_.generate));
     chunk.blocks.resize(static_cast<size_t>(BlocksFor(start + count)));
     std::iota(chunk.blocks.begin(), chunk.blocks.end(), sequence * blocks);
     return chunk;

@@ -26,8 +26,9 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const RankOptions& options, 
 
 // A collective between GPUs whose peer is gone may never end. MPI ends its job by itself, and CPUs
 // may be slow.
-std::chrono::milliseconds StepLimit(const Backend& backend) {
-  return backend.device() == Device::kCpu ? std::chrono::milliseconds(0) : std::chrono::minutes(5);
+std::chrono::milliseconds StepLimit(const Backend& backend, int num_ranks) {
+  return backend.device() == Device::kCpu || num_ranks == 1 ? std::chrono::milliseconds(0)
+                                                            : std::chrono::minutes(5);
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> ConnectDevices(Backend& backend, Watchdog& watchdog,

@@ -17,7 +17,7 @@ namespace intermix {
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const RankOptions& options, int rank);
 
 // How long a step may take before a peer counts as gone; 0: for ever.
-std::chrono::milliseconds StepLimit(const Backend& backend);
+std::chrono::milliseconds StepLimit(const Backend& backend, int num_ranks);
 
 // Collective over `control`, whose ranks all have the same kind of device: the communicator for
 // their devices' memory. It does not outlive the backend or the watchdog. The same status on every

@@ -156,12 +156,16 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
 
   Parts parts;
   parts.backend = std::move(opened->backend);
-  parts.watchdog = std::make_unique<Watchdog>(Watchdog::Options{
-      .who = absl::StrCat("rank ", world->rank()), .limit = StepLimit(*parts.backend)});
-  absl::StatusOr<std::unique_ptr<Communicator>> devices =
-      ConnectDevices(*parts.backend, *parts.watchdog, *world);
-  if (!devices.ok()) return devices.status();
-  parts.groups = MakeParallelGroups(opened->layout, std::move(world), *std::move(devices));
+  parts.watchdog = std::make_unique<Watchdog>(
+      Watchdog::Options{.who = absl::StrCat("rank ", world->rank()),
+                        .limit = StepLimit(*parts.backend, world->size())});
+  {
+    const Watchdog::Work work(*parts.watchdog, "connecting the ranks' devices");
+    absl::StatusOr<std::unique_ptr<Communicator>> devices =
+        ConnectDevices(*parts.backend, *parts.watchdog, *world);
+    if (!devices.ok()) return devices.status();
+    parts.groups = MakeParallelGroups(opened->layout, std::move(world), *std::move(devices));
+  }
   parts.description = absl::StrCat(config.architecture, ", ", opened->checkpoint->description());
   parts.max_context = opened->max_context;
 

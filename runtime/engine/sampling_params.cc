@@ -22,6 +22,11 @@ absl::Status CheckId(const char* field, int32_t id, int32_t vocab_size) {
 }
 
 absl::Status CheckIds(const char* field, const std::vector<int32_t>& ids, int32_t vocab_size) {
+  constexpr int64_t kMaxEos = 64;  // which the front adds to a client's list
+  if (std::ssize(ids) > vocab_size + kMaxEos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " holds ", ids.size(), " ids; the vocabulary has ", vocab_size));
+  }
   for (int32_t id : ids) {
     if (absl::Status s = CheckId(field, id, vocab_size); !s.ok()) return s;
   }

@@ -167,8 +167,11 @@ void Scheduler::Preempt(size_t running_index) {
 }
 
 void Scheduler::AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence) {
+  // Logits of every position take much memory: few at a time.
+  constexpr int32_t kMaxLogprobRows = 64;
   const int32_t start = sequence.kv.num_cached;
-  const int32_t count = std::min(budget, sequence.num_pending());
+  int32_t count = std::min(budget, sequence.num_pending());
+  if (sequence.wants_prompt_logprobs()) count = std::min(count, kMaxLogprobRows);
   CHECK_GE(count, 1);
   const auto first = sequence.tokens.begin() + start;
   const auto blocks = sequence.kv.blocks.begin();

@@ -1,6 +1,7 @@
 #include "runtime/engine/step_executor.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "comm/byte_counts.h"
 #include "runtime/engine/step_inputs.h"
@@ -23,7 +24,7 @@ StepExecutor::StepExecutor(const Transformer& model, const KvCache& cache,
       stats_(model.config().num_local_experts, model.plan().experts.begin),
       workspace_([&backend](size_t bytes) { return backend.Allocate(bytes); }),
       logits_workspace_([&backend](size_t bytes) { return backend.Allocate(bytes); }),
-      graphs_(backend, options.cuda_graphs) {}
+      graphs_(backend, *groups.control, options.cuda_graphs) {}
 
 TokenPlacement StepExecutor::PlacementOf(const Batch& batch) const {
   switch (dispatch_) {
@@ -92,12 +93,10 @@ Tensor StepExecutor::Forward(const Batch& batch, const ForwardContext& ctx) {
   const bool decodes = std::ranges::all_of(
       batch.chunks, [](const SequenceChunk& chunk) { return chunk.tokens.size() == 1; });
   if (!decodes || ctx.rows.placement != TokenPlacement::kReplicated) return forward();
-  // The workspace gives steps of one shape the same memory; these two addresses stand for all.
   std::vector<int64_t> shape = ctx.rows.group_tokens;
-  shape.insert(shape.end(), {ctx.paged.block_tables.cols(), ctx.logits.mine.rows(),
-                             reinterpret_cast<intptr_t>(ctx.token_ids.raw()),
-                             reinterpret_cast<intptr_t>(ctx.logits.mine.raw())});
-  return graphs_.Run(shape, forward);
+  std::ranges::copy(LogitsRowsOfGroups(batch, groups_.layout.dp), std::back_inserter(shape));
+  shape.push_back(ctx.paged.block_tables.cols());
+  return graphs_.Run(shape, ctx.token_ids.raw(), forward);
 }
 
 Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {

@@ -1,6 +1,9 @@
 // StepGraphs: launches a step's kernels at once where the device can. A step whose shape was seen
 // before is recorded as a CUDA graph and from then on replayed; on other devices, and where graphs
 // are not wanted, every step is run op by op. No bit depends on it. Engine thread.
+//
+// NCCL wants a collective recorded on all ranks or on none ("Using NCCL with CUDA Graphs"). So
+// shapes are those of the whole job's step, and ranks record a step once all of them can.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/cuda_backend.h"
 
@@ -16,20 +20,25 @@ namespace intermix {
 
 class StepGraphs {
  public:
-  // `backend`, and all that steps use, outlives it.
-  StepGraphs(Backend& backend, bool wanted);
+  // `backend`, `control` (all ranks, for host memory) and all that steps use outlive it.
+  StepGraphs(Backend& backend, Communicator& control, bool wanted);
 
   // What `forward` returns: a tensor that it makes with ops of the backend and with collectives.
-  //   shape  all that these depend on but for what lies in memory, which memory included
-  Tensor Run(const std::vector<int64_t>& shape, const std::function<Tensor()>& forward);
+  // Collective.
+  //   shape   all that these depend on but for what lies in memory; the same on all ranks
+  //   memory  where they find it: the same for each step of a shape
+  Tensor Run(const std::vector<int64_t>& shape, const void* memory,
+             const std::function<Tensor()>& forward);
 
  private:
   struct Step {
     std::unique_ptr<CudaGraph> graph;
+    const void* memory = nullptr;
     Tensor result;
   };
 
   Backend& backend_;
+  Communicator& control_;
   bool wanted_;
   std::map<std::vector<int64_t>, Step> steps_;
 };

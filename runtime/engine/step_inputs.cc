@@ -32,9 +32,9 @@ StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size) {
   StepInputs inputs;
   inputs.query_starts.push_back(0);
   for (const SequenceChunk& chunk : batch.chunks) {
-    if (chunk.dp_rank != dp_rank) continue;
-    AppendChunk(chunk, block_size, &inputs);
+    // Of all groups: a step has one shape on every rank.
     inputs.max_blocks = std::max(inputs.max_blocks, static_cast<int64_t>(chunk.blocks.size()));
+    if (chunk.dp_rank == dp_rank) AppendChunk(chunk, block_size, &inputs);
   }
   inputs.max_blocks = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(inputs.max_blocks)));
   for (const SequenceChunk& chunk : batch.chunks) {

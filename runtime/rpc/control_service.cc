@@ -146,6 +146,12 @@ grpc::ServerUnaryReactor* ControlService::Detokenize(Context* context,
                                                      v1::DetokenizeResponse* response) {
   const auto loaded = GetLoaded();
   if (!loaded.ok()) return Answer(context, loaded.status());
+  const int32_t max_ids = (*loaded)->info.max_context();
+  if (request->token_ids_size() > max_ids) {
+    return Answer(context, absl::InvalidArgumentError(
+                               absl::StrCat("token_ids holds ", request->token_ids_size(),
+                                            " ids; at most ", max_ids, " are allowed")));
+  }
   const uint32_t vocab_size = (*loaded)->info.vocab_size();
   for (uint32_t id : request->token_ids()) {
     if (id < vocab_size) continue;

@@ -1,5 +1,6 @@
 #include "runtime/rpc/front.h"
 
+#include <algorithm>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,10 @@ FrontModel FrontModel::Make(const ModelConfig& config, const Tokenizer& tokenize
   if (tokenizer.adds_bos_token()) {
     model.bos_token_id = config.bos_token_id >= 0 ? config.bos_token_id : tokenizer.bos_token_id();
   }
+  // Text that cannot fit is refused before it is tokenised, which takes a while.
+  constexpr int64_t kMaxBytesPerToken = 64;
+  model.max_prompt_bytes =
+      std::min(model.max_prompt_bytes, kMaxBytesPerToken * config.max_position_embeddings);
   model.eos_token_ids = config.eos_token_ids;
   if (model.eos_token_ids.empty() && tokenizer.eos_token_id() >= 0) {
     model.eos_token_ids.push_back(tokenizer.eos_token_id());
@@ -44,7 +49,9 @@ absl::StatusOr<ChatPrompt> EncodeChatPrompt(const FrontModel& model,
         "chat is set, but the model has no chat template that is known; send text or token_ids");
   }
   int64_t bytes = 0;
-  for (const ChatMessage& message : messages) bytes += std::ssize(message.content);
+  for (const ChatMessage& message : messages) {
+    bytes += std::ssize(message.role) + std::ssize(message.content);
+  }
   if (bytes > model.max_prompt_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(
         "chat has ", bytes, " bytes; a prompt may have at most ", model.max_prompt_bytes));

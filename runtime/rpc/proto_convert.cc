@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "runtime/tokenizer/detokenizer.h"
 
 namespace intermix {
 namespace {
@@ -233,12 +234,15 @@ grpc::Status ToGrpc(const absl::Status& status) {
   google::rpc::ErrorInfo info;
   info.set_reason(absl::StatusCodeToString(status.code()));
   info.set_domain("intermix");
+  // Clients take few KB of trailers, and the message goes there twice.
+  constexpr size_t kMaxMessage = 1024;
+  const std::string message = ValidUtf8(std::string(status.message().substr(0, kMaxMessage)));
   google::rpc::Status details;
   details.set_code(status.raw_code());
-  details.set_message(std::string(status.message()));
+  details.set_message(message);
   details.add_details()->PackFrom(info);
-  return grpc::Status(static_cast<grpc::StatusCode>(status.raw_code()),
-                      std::string(status.message()), details.SerializeAsString());
+  return grpc::Status(static_cast<grpc::StatusCode>(status.raw_code()), message,
+                      details.SerializeAsString());
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {

@@ -46,5 +46,13 @@ TEST(AgreeOnStatusTest, AllRanksGetTheLowestFailingRanksMessage) {
   });
 }
 
+TEST(AgreeThatTest, OneNoIsEverybodysNo) {
+  RunRanks(3, [](std::unique_ptr<Communicator> world) {
+    EXPECT_TRUE(AgreeThat(*world, true));
+    EXPECT_FALSE(AgreeThat(*world, world->rank() != 1));
+    EXPECT_FALSE(AgreeThat(*world, false));
+  });
+}
+
 }  // namespace
 }  // namespace intermix

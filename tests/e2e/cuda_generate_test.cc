@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 ProgramResult Generate(int ranks, int tp, int ep) {
-  return RunProgram({.arguments = {INTERMIX_MPIRUN,
+  return RunProgram({.arguments = {MpiRun(),
                                    "-n",
                                    std::to_string(ranks),
                                    IntermixBinary(),

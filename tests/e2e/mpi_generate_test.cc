@@ -17,7 +17,7 @@ const std::string kMixtral = TestData() + "/tiny-mixtral";
 
 ProgramResult Generate(int ranks, std::vector<std::string> arguments) {
   std::vector<std::string> all = {
-      INTERMIX_MPIRUN, "-n", std::to_string(ranks), IntermixBinary(), "generate", "--threads", "1"};
+      MpiRun(), "-n", std::to_string(ranks), IntermixBinary(), "generate", "--threads", "1"};
   all.insert(all.end(), arguments.begin(), arguments.end());
   return RunProgram({.arguments = all, .limit_seconds = 100});
 }

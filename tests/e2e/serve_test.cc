@@ -28,7 +28,7 @@ std::chrono::system_clock::time_point Soon() {
 }
 
 std::vector<std::string> Mpirun(int ranks, const std::vector<std::string>& arguments) {
-  std::vector<std::string> command = {INTERMIX_MPIRUN, "-n", std::to_string(ranks), kIntermix};
+  std::vector<std::string> command = {MpiRun(), "-n", std::to_string(ranks), kIntermix};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return command;
 }

@@ -50,6 +50,7 @@ TEST(SamplingParamsTest, NamesTheFieldThatIsOutOfRange) {
   EXPECT_THAT(message({.logit_bias = {{100, 0.0f}}}), HasSubstr("logit_bias holds 100"));
   EXPECT_THAT(message({.allowed_token_ids = {1, 100}}), HasSubstr("allowed_token_ids holds 100"));
   EXPECT_THAT(message({.bad_token_ids = {-1}}), HasSubstr("bad_token_ids holds -1"));
+  EXPECT_THAT(message({.bad_token_ids = std::vector<int32_t>(1000, 5)}), HasSubstr("1000 ids"));
   for (int32_t bad : {-1, 21}) {
     EXPECT_THAT(message({.logprobs = bad}), HasSubstr("logprobs is"));
     EXPECT_THAT(message({.prompt_logprobs = bad}), HasSubstr("prompt_logprobs is"));

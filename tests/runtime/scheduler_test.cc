@@ -106,6 +106,19 @@ TEST(SchedulerTest, CutsALongPromptIntoChunksOfTheBudget) {
   EXPECT_EQ(driver.scheduler().num_free_blocks(), 32);
 }
 
+// Logits of every position of a long chunk would take too much memory.
+TEST(SchedulerTest, CutsAPromptWhoseLogprobsAreWantedIntoSmallChunks) {
+  SchedulerOptions options = Options();
+  options.max_batch_tokens = 200;
+  options.max_context = 256;
+  options.num_blocks = 64;
+  Driver driver(options);
+  driver.Add(150, 2)->sampling.prompt_logprobs = 0;
+  EXPECT_THAT(driver.StepSizes(), ElementsAre(64));
+  EXPECT_THAT(driver.StepSizes(), ElementsAre(64));
+  EXPECT_THAT(driver.StepSizes(), ElementsAre(22));
+}
+
 TEST(SchedulerTest, DecodesFirstThenPromptsInOrderOfArrival) {
   Driver driver(Options());
   driver.Add(2);

@@ -1,6 +1,7 @@
 // StepGraphs: a step of a shape seen before is replayed, without its ops being called again.
 #include "runtime/engine/step_graphs.h"
 
+#include "comm/self_communicator.h"
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_backend.h"
 
@@ -13,12 +14,13 @@ int CountForwards(Backend& backend, bool wanted, const std::vector<int64_t>& sha
   const Tensor one = memory.View(DType::kBF16, {1, 8});
   const Buffer sums = backend.Allocate(64);
   const Tensor sum = sums.View(DType::kF32, {1, 8});
-  StepGraphs graphs(backend, wanted);
+  const std::unique_ptr<Communicator> control = MakeSelfCommunicator();
+  StepGraphs graphs(backend, *control, wanted);
   const std::vector<BFloat16> ones(8, BFloat16(1.0f));
   backend.CopyToDevice(ones.data(), one);
   int forwards = 0;
   for (size_t step = 0; step < shapes.size(); ++step) {
-    const Tensor result = graphs.Run({shapes[step], 7}, [&] {
+    const Tensor result = graphs.Run({shapes[step], 7}, one.raw(), [&] {
       ++forwards;
       backend.AddRows(one, sum);
       return sum;

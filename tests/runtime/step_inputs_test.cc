@@ -42,6 +42,12 @@ TEST(StepInputsTest, PositionsAndSlotsFollowTheBlockTables) {
   EXPECT_THAT(inputs.logits_tokens, ElementsAre(0, 3));
 }
 
+TEST(StepInputsTest, BlockTablesAreAsWideInEveryGroup) {
+  const StepInputs inputs = MakeStepInputs(MixedBatch(), 1, 4);
+  EXPECT_EQ(inputs.max_blocks, 4);
+  EXPECT_THAT(inputs.block_tables, ElementsAre(2, 0, 0, 0));
+}
+
 TEST(StepInputsTest, AGroupWithoutSequencesStepsNothing) {
   const StepInputs inputs = MakeStepInputs(MixedBatch(), 2, 4);
   EXPECT_EQ(inputs.num_tokens(), 0);

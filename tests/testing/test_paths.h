@@ -12,4 +12,7 @@ std::string TestData();
 // The program under test: $INTERMIX_BINARY, or that of the build.
 std::string IntermixBinary();
 
+// mpirun: $INTERMIX_MPIRUN, or that of the build.
+std::string MpiRun();
+
 }  // namespace intermix

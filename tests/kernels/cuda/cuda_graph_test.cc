@@ -11,6 +11,9 @@
 namespace intermix {
 namespace {
 
+// The agreement of a job of one rank.
+bool Alone(bool mine) { return mine; }
+
 class CudaGraphTest : public testing::Test {
  protected:
   // [rows, cols] on the device.
@@ -55,12 +58,27 @@ TEST_F(CudaGraphTest, ReplaysGiveWhatTheOpsGive) {
     work();
     gpu_->CopyToHost(y, expected.view.raw());
     gpu_->Zero(y);
-    graph->Run(work);
+    graph->Run(work, Alone);
     gpu_->CopyToHost(y, actual.view.raw());
     EXPECT_TRUE(BitwiseEqual(actual.view, expected.view)) << "step " << step;
   }
   EXPECT_TRUE(graph->recorded());
   EXPECT_EQ(calls, 6 + 2);  // once as it is, once to record it
+}
+
+TEST_F(CudaGraphTest, WorkThatAnotherRankCannotRecordIsNotRecorded) {
+  const Tensor x = Take(DType::kF32, kRows, kCols);
+  const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);
+  int asked = 0;
+  for (int i = 0; i < 6; ++i) {
+    graph->Run([&] { gpu_->Zero(x); },
+               [&](bool mine) {
+                 EXPECT_TRUE(mine);
+                 return ++asked > 3;
+               });
+    EXPECT_EQ(graph->recorded(), i > 3);
+  }
+  EXPECT_EQ(asked, 4);
 }
 
 TEST_F(CudaGraphTest, WorkThatNeedsTheHostIsNotRecorded) {
@@ -74,7 +92,7 @@ TEST_F(CudaGraphTest, WorkThatNeedsTheHostIsNotRecorded) {
   };
   for (const std::function<void()>& work : works) {
     const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);
-    for (int i = 0; i < 4; ++i) graph->Run(work);
+    for (int i = 0; i < 4; ++i) graph->Run(work, Alone);
     EXPECT_FALSE(graph->recorded());
   }
 }

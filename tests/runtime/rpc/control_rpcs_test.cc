@@ -119,6 +119,8 @@ TEST(ControlRpcsTest, TurnsTextIntoTokensAndBack) {
   const grpc::Status status = Call(served, &Stub::Detokenize, back);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("token_ids holds 2048"));
+  for (int i = 0; i < 257; ++i) back.add_token_ids(0);
+  EXPECT_THAT(Call(served, &Stub::Detokenize, back).error_message(), HasSubstr("at most 256"));
 }
 
 TEST(ControlRpcsTest, FailuresSayInDetailsWhoSaysSo) {

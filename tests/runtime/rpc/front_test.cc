@@ -110,6 +110,8 @@ TEST_F(FrontTest, StatusesCrossTheWire) {
     EXPECT_EQ(FromGrpc(ToGrpc(status)), status);
   }
   EXPECT_TRUE(ToGrpc(absl::OkStatus()).ok());
+  const grpc::Status echo = ToGrpc(absl::InvalidArgumentError(std::string(100000, 'a')));
+  EXPECT_LT(echo.error_message().size() + echo.error_details().size(), 8192) << "a client's limit";
   EXPECT_EQ(ToGrpc(absl::ResourceExhaustedError("")).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(ToGrpc(absl::DeadlineExceededError("")).error_code(),

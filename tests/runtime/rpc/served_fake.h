@@ -107,6 +107,7 @@ class ServedFake {
     v1::ModelInfo info;
     info.set_name("fake");
     info.set_vocab_size(options_.model.vocab_size);
+    info.set_max_context(options_.model.max_context);
     server_->Open(*engine_, options_.engine, front_, info);
     engine_.Start();
   }
