@@ -264,7 +264,9 @@ TEST_F(QuantizedModel, IsRefusedWhereItsDescriptionIsWrong) {
                                                          {"lm_head_bits", 4},
                                                          {"scale_width", json::object()}};
   for (const auto& [field, value] : bad) {
-    EditConfig(out_, [&](json& config) { config["quantization_config"][field] = value; });
+    EditConfig(out_, [field = field, value = value](json& config) {
+      config["quantization_config"][field] = value;
+    });
     EXPECT_FALSE(Open().ok()) << field << " " << value;
     WriteFile(out_ + "/config.json", original);
   }
