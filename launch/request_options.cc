@@ -103,9 +103,6 @@ absl::Status FinishRequest(RequestOptions& options) {
     if (!in) return absl::NotFoundError(absl::StrCat("cannot read ", options.prompt_file));
     options.request.set_text(std::string(std::istreambuf_iterator<char>(in), {}));
   }
-  if (!options.system.empty() && !options.chat) {
-    return absl::InvalidArgumentError("--system needs --chat");
-  }
   if (!options.chat) return absl::OkStatus();
   if (!options.request.has_text()) {
     return absl::InvalidArgumentError("--chat needs --prompt or --prompt-file");
