@@ -6,12 +6,9 @@
 #include <thread>
 
 #include "gmock/gmock.h"
-#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
-#include "intermix/v1/control.grpc.pb.h"
-#include "intermix/v1/inference.grpc.pb.h"
-#include "tests/testing/background_process.h"
 #include "tests/testing/run_program.h"
+#include "tests/testing/served_model.h"
 #include "tests/testing/test_paths.h"
 
 namespace intermix {
@@ -22,82 +19,6 @@ using ::testing::SizeIs;
 
 const std::string kIntermix = IntermixBinary();
 const std::string kModel = TestData() + "/tiny-mixtral";
-
-std::chrono::system_clock::time_point Soon() {
-  return std::chrono::system_clock::now() + std::chrono::minutes(1);
-}
-
-std::vector<std::string> Mpirun(int ranks, const std::vector<std::string>& arguments) {
-  std::vector<std::string> command = {MpiRun(), "-n", std::to_string(ranks), kIntermix};
-  command.insert(command.end(), arguments.begin(), arguments.end());
-  return command;
-}
-
-// Two ranks that serve the tiny Mixtral on a free port.
-class Served {
- public:
-  explicit Served(std::vector<std::string> more = {}) : job_(Start(std::move(more))) {
-    address_ = job_->AwaitLine(directory_ / "address");
-    channel_ = grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
-    inference_ = v1::Inference::NewStub(channel_);
-    control_ = v1::Control::NewStub(channel_);
-  }
-
-  BackgroundProcess& job() { return *job_; }
-  const std::string& address() const { return address_; }
-  v1::Inference::Stub& inference() { return *inference_; }
-
-  v1::GetClusterResponse Cluster() {
-    grpc::ClientContext context;
-    context.set_deadline(Soon());
-    v1::GetClusterResponse response;
-    const grpc::Status status = control_->GetCluster(&context, {}, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return response;
-  }
-  v1::EngineInfo Engine() {
-    grpc::ClientContext context;
-    context.set_deadline(Soon());
-    v1::GetServerInfoResponse response;
-    const grpc::Status status = control_->GetServerInfo(&context, {}, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return response.engine();
-  }
-  // Waits, a minute at most, until so many sequences are stepped.
-  bool Running(uint32_t sequences) {
-    for (int i = 0; i < 6000; ++i) {
-      if (Engine().running() == sequences) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return false;
-  }
-  // Runs `intermix client ...` against it.
-  ProgramResult Client(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {kIntermix, "client"});
-    arguments.insert(arguments.end(), {"--server", address_});
-    return RunProgram({.arguments = arguments});
-  }
-
- private:
-  std::unique_ptr<BackgroundProcess> Start(std::vector<std::string> more) {
-    std::vector<std::string> arguments = {"serve",
-                                          "--model",
-                                          kModel,
-                                          "--listen",
-                                          "127.0.0.1:0",
-                                          "--port-file",
-                                          directory_ / "address"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return std::make_unique<BackgroundProcess>(Mpirun(2, arguments));
-  }
-
-  TempDirectory directory_;
-  std::unique_ptr<BackgroundProcess> job_;
-  std::string address_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::Inference::Stub> inference_;
-  std::unique_ptr<v1::Control::Stub> control_;
-};
 
 v1::GenerateRequest Request(const std::string& text, uint32_t max_tokens) {
   v1::GenerateRequest request;

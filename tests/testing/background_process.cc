@@ -22,10 +22,10 @@ constexpr int kPolls = 6000;  // a minute
 constexpr auto kPause = std::chrono::milliseconds(10);
 
 // In the child, after fork: never returns.
-[[noreturn]] void Become(const std::vector<std::string>& command, const std::string& out,
-                         const std::string& err) {
+[[noreturn]] void Become(const std::vector<std::string>& command, const std::string& in,
+                         const std::string& out, const std::string& err) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);  // if the test itself is killed
-  if (freopen("/dev/null", "r", stdin) == nullptr) _exit(125);
+  if (freopen(in.c_str(), "r", stdin) == nullptr) _exit(125);
   if (freopen(out.c_str(), "w", stdout) == nullptr) _exit(125);
   if (freopen(err.c_str(), "w", stderr) == nullptr) _exit(125);
   std::vector<char*> arguments;
@@ -39,10 +39,11 @@ constexpr auto kPause = std::chrono::milliseconds(10);
 
 }  // namespace
 
-BackgroundProcess::BackgroundProcess(const std::vector<std::string>& command) {
+BackgroundProcess::BackgroundProcess(const std::vector<std::string>& command,
+                                     const std::string& input) {
   pid_ = fork();
   CHECK_GE(pid_, 0);
-  if (pid_ == 0) Become(command, directory_ / "out", directory_ / "err");
+  if (pid_ == 0) Become(command, input, directory_ / "out", directory_ / "err");
 }
 
 BackgroundProcess::~BackgroundProcess() {

@@ -13,8 +13,10 @@ namespace intermix {
 
 class BackgroundProcess {
  public:
-  // Starts it; the first of `command` is the program's path.
-  explicit BackgroundProcess(const std::vector<std::string>& command);
+  // Starts it; the first of `command` is the program's path. It reads `input`: a file, a FIFO that
+  // the caller has open, or a terminal.
+  explicit BackgroundProcess(const std::vector<std::string>& command,
+                             const std::string& input = "/dev/null");
   ~BackgroundProcess();
   BackgroundProcess(const BackgroundProcess&) = delete;
   BackgroundProcess& operator=(const BackgroundProcess&) = delete;
