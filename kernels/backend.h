@@ -115,7 +115,8 @@ class Backend {
   //   out     [tokens, num_shards * K]
   virtual void MergeColumns(const Tensor& shards, Tensor out) = 0;
 
-  // Rotary embedding (rotate-half form) on q and k, then k and v go to the cache as bfloat16.
+  // Rotary embedding (rotate-half form) on q and k, then k and v go to the cache: rounded to
+  // bfloat16, or each head's row as QuantizeRows has it, with the head's own amax.
   //   for i < head_dim / 2, with c, s = rope row of the token's position:
   //     x'[i] = fma(x[i], c[i], -(x[i + half] * s[i]))
   //     x'[i + half] = fma(x[i + half], c[i], x[i] * s[i])
@@ -135,6 +136,9 @@ class Backend {
   //   M' = max(M, m);  a = LaneExp(M - M');  b = LaneExp(m - M');
   //   L = fma(L, a, l * b);  O[d] = fma(O[d], a, o[d] * b)
   // out = bfloat16(O[d] / L).
+  // Of a quantised cache, k and v are the codes as float32, and the scales join score and weight:
+  //   score[t] = (LaneDot(q, k[t]) * k_scale[t]) * scale
+  //   o[d] = sum over t ascending of fma(p[t] * v_scale[t], v[t][d], o[d])
   //   q           [tokens, num_heads * head_dim] float32, after RopeAndStoreKv
   //   kv_head_of  [num_heads], on the host
   //   out         [tokens, num_heads * head_dim] bfloat16

@@ -44,9 +44,14 @@ class PackedWeight {
 };
 
 // One layer's paged cache. A block holds `block_size` consecutive positions of one sequence.
+// Either bfloat16, or int8 codes with a scale for each position and K/V head: value = code * scale.
 struct KvLayer {
-  Tensor k;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
-  Tensor v;  // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16
+  Tensor k;         // [num_blocks, num_kv_heads, block_size, head_dim] bfloat16 or int8
+  Tensor v;         // [num_blocks, num_kv_heads, block_size, head_dim] likewise
+  Tensor k_scales;  // [num_blocks, num_kv_heads, block_size] float32; empty where k is bfloat16
+  Tensor v_scales;  // [num_blocks, num_kv_heads, block_size] float32; likewise
+
+  bool quantized() const { return !k_scales.empty(); }
 };
 
 // Where this step's rows sit; the same for every layer. Sequences' rows are contiguous and

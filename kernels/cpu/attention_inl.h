@@ -15,40 +15,53 @@ struct AttentionOps {
   static constexpr int kRows = V::kDotRows;
   static constexpr int kCols = V::kDotCols;
 
-  // scores[q][t] = LaneDot(q, k[t]) * scale for Q queries and T positions. Flattened: a call in the
-  // loop would keep the sums in memory.
-  template <int Q, int T>
-  [[gnu::flatten]] static void ScoreTile(const AttendSplit& s, int query, int t) {
+  // scores[q][t] = LaneDot(q, k[t]) * factor for Q queries and T positions. Flattened: a call in
+  // the loop would keep the sums in memory. Element: what the cache holds.
+  template <int Q, int T, typename Element>
+  [[gnu::flatten]] static void ScoreTile(const AttendSplit& s, const Element* keys, float factor,
+                                         int query, int t) {
     V sums[Q][T];
     Unroll<Q>([&](auto r) { Unroll<T>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
     const float* const* q = s.q + query;
     ForLanes(s.head_dim, [&](int64_t d, auto e) {
       V k[T];
-      Unroll<T>([&](auto i) { k[i] = V::Load(s.k + s.offsets[t + i] + d, e); });
+      Unroll<T>([&](auto i) { k[i] = V::Load(keys + s.offsets[t + i] + d, e); });
       Unroll<Q>([&](auto r) {
         const V a = V::Load(q[r] + d, e);
         Unroll<T>([&](auto i) { sums[r][i] = V::Fma(a, k[i], sums[r][i]); });
       });
     });
-    V::SumTile(sums, s.scale, s.scores + query * kSplit + t, kSplit);
+    V::SumTile(sums, factor, s.scores + query * kSplit + t, kSplit);
   }
 
   // Asks for what lies a page further on, where hardware prefetchers stop: the next head's rows.
-  [[gnu::always_inline]] static void PrefetchAfter(const uint16_t* row, int64_t n) {
-    constexpr int64_t kPage = 2048;  // elements
-    for (int64_t d = 0; d < n; d += 32) __builtin_prefetch(row + kPage + d);
+  template <typename Element>
+  [[gnu::always_inline]] static void PrefetchAfter(const Element* row, int64_t n) {
+    constexpr int64_t kPage = 4096 / sizeof(Element);
+    constexpr int64_t kLine = 64 / sizeof(Element);
+    for (int64_t d = 0; d < n; d += kLine) __builtin_prefetch(row + kPage + d);
   }
 
-  template <int Q>
-  static void Scores(const AttendSplit& s, int query, int begin, int end) {
+  template <int Q, typename Element>
+  static void Scores(const AttendSplit& s, const Element* keys, int query, int begin, int end) {
+    // Of a quantised cache these are the products alone: scales join them in the softmax.
+    const float factor = s.k_scales == nullptr ? s.scale : 1.0f;
     int t = begin;
     for (; t + kCols <= end; t += kCols) {
       if (query == 0) {
-        for (int i = t; i < t + kCols; ++i) PrefetchAfter(s.k + s.offsets[i], s.head_dim);
+        for (int i = t; i < t + kCols; ++i) PrefetchAfter(keys + s.offsets[i], s.head_dim);
       }
-      ScoreTile<Q, kCols>(s, query, t);
+      ScoreTile<Q, kCols>(s, keys, factor, query, t);
     }
-    for (; t < end; ++t) ScoreTile<Q, 1>(s, query, t);
+    for (; t < end; ++t) ScoreTile<Q, 1>(s, keys, factor, query, t);
+  }
+
+  // x[t] = (x[t] * scales[t]) * factor
+  static void Scale(const float* scales, int count, float factor, float* x) {
+    const V f = V::Set(factor);
+    ForLanes(count, [&](int64_t t, auto e) {
+      ((V::Load(x + t, e) * V::Load(scales + t, e)) * f).Store(x + t, e);
+    });
   }
 
   // Turns one query's scores into exp(score - max); returns max and the lane sum.
@@ -71,9 +84,9 @@ struct AttentionOps {
 
   // out[q][d .. d + 16 * D) = sum over t ascending of fma(p[q][t], v[t][d], out), for Q queries and
   // positions [begin, end); from zero where begin is 0.
-  template <int Q, int D, typename Extent>
-  [[gnu::flatten]] static void ValueTile(const AttendSplit& s, int query, int begin, int end,
-                                         int64_t d, Extent e) {
+  template <int Q, int D, typename Element, typename Extent>
+  [[gnu::flatten]] static void ValueTile(const AttendSplit& s, const Element* values, int query,
+                                         int begin, int end, int64_t d, Extent e) {
     V sums[Q][D];
     float* out = s.out + query * s.head_dim + d;
     if (begin == 0) {
@@ -86,7 +99,7 @@ struct AttentionOps {
     const float* p = s.scores + query * kSplit;
     const bool first = query == 0;
     for (int t = begin; t < end; ++t) {
-      const uint16_t* row = s.v + s.offsets[t] + d;
+      const Element* row = values + s.offsets[t] + d;
       if (first) PrefetchAfter(row, 16 * D);
       V v[D];
       Unroll<D>([&](auto i) { v[i] = V::Load(row + 16 * i, e); });
@@ -100,38 +113,64 @@ struct AttentionOps {
     });
   }
 
-  template <int Q>
-  static void Values(const AttendSplit& s, int query, int begin, int end) {
+  template <int Q, typename Element>
+  static void Values(const AttendSplit& s, const Element* values, int query, int begin, int end) {
     constexpr int kStep = 16 * V::kValueVectors;
     int64_t d = 0;
     for (; d + kStep <= s.head_dim; d += kStep) {
-      ValueTile<Q, V::kValueVectors>(s, query, begin, end, d, Full());
+      ValueTile<Q, V::kValueVectors>(s, values, query, begin, end, d, Full());
     }
-    for (; d + 16 <= s.head_dim; d += 16) ValueTile<Q, 1>(s, query, begin, end, d, Full());
+    for (; d + 16 <= s.head_dim; d += 16) {
+      ValueTile<Q, 1>(s, values, query, begin, end, d, Full());
+    }
     if (d < s.head_dim) {
-      ValueTile<Q, 1>(s, query, begin, end, d, Tail{static_cast<int>(s.head_dim - d)});
+      const Tail rest{static_cast<int>(s.head_dim - d)};
+      ValueTile<Q, 1>(s, values, query, begin, end, d, rest);
     }
   }
 
-  static void AllScores(const AttendSplit& s, int begin, int end) {
+  template <typename Element>
+  static void AllScoresOf(const AttendSplit& s, const Element* keys, int begin, int end) {
     int query = 0;
-    for (; query + kRows <= s.num_queries; query += kRows) Scores<kRows>(s, query, begin, end);
-    for (; query < s.num_queries; ++query) Scores<1>(s, query, begin, end);
+    for (; query + kRows <= s.num_queries; query += kRows) {
+      Scores<kRows>(s, keys, query, begin, end);
+    }
+    for (; query < s.num_queries; ++query) Scores<1>(s, keys, query, begin, end);
+  }
+
+  static void AllScores(const AttendSplit& s, int begin, int end) {
+    if (s.k_scales == nullptr) {
+      AllScoresOf(s, static_cast<const uint16_t*>(s.k), begin, end);
+    } else {
+      AllScoresOf(s, static_cast<const int8_t*>(s.k), begin, end);
+    }
   }
 
   static void AllSoftmax(const AttendSplit& s) {
     for (int query = 0; query < s.num_queries; ++query) {
-      Softmax(s.scores + query * kSplit, s.count, s.max + query, s.sum + query);
+      float* scores = s.scores + query * kSplit;
+      if (s.k_scales != nullptr) Scale(s.k_scales, s.count, s.scale, scores);
+      Softmax(scores, s.count, s.max + query, s.sum + query);
+      if (s.v_scales != nullptr) Scale(s.v_scales, s.count, 1.0f, scores);
     }
   }
 
-  static void AllValues(const AttendSplit& s, int begin, int end) {
+  template <typename Element>
+  static void AllValuesOf(const AttendSplit& s, const Element* values, int begin, int end) {
     constexpr int kQueries = V::kValueQueries;
     int query = 0;
     for (; query + kQueries <= s.num_queries; query += kQueries) {
-      Values<kQueries>(s, query, begin, end);
+      Values<kQueries>(s, values, query, begin, end);
     }
-    for (; query < s.num_queries; ++query) Values<1>(s, query, begin, end);
+    for (; query < s.num_queries; ++query) Values<1>(s, values, query, begin, end);
+  }
+
+  static void AllValues(const AttendSplit& s, int begin, int end) {
+    if (s.v_scales == nullptr) {
+      AllValuesOf(s, static_cast<const uint16_t*>(s.v), begin, end);
+    } else {
+      AllValuesOf(s, static_cast<const int8_t*>(s.v), begin, end);
+    }
   }
 
   static float Exp(float x) {

@@ -21,6 +21,9 @@ constexpr int64_t kChunk = 64;
 // Below this many multiplications waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 17;
 
+// Scratch of one split: the scales of K and V, and scores.
+constexpr int64_t SplitFloats(int64_t queries) { return (2 * kMaxRuns + queries) * kSplit; }
+
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -57,25 +60,36 @@ struct CpuBackend::Partial {
   }
 };
 
+// One head's row to `cache`: rounded, or quantised where there are scales.  x [head_dim]
+void CpuBackend::StoreInCache(float* x, int64_t slot, int64_t head, const Tensor& cache,
+                              const Tensor& scales) {
+  const int64_t block_size = cache.shape(2);
+  const int64_t head_dim = cache.shape(3);
+  const auto place = [&](const Tensor& t) {
+    return slot / block_size * t.stride(0) + head * t.stride(1) + slot % block_size * t.stride(2);
+  };
+  if (scales.empty()) {
+    kernels_.rows.narrow(x, head_dim, &(cache.data<BFloat16>() + place(cache))->bits);
+    return;
+  }
+  QuantizeRow(Tensor(x, DType::kF32, {1, head_dim}), 0, kernels_.rows.abs_max_f32(x, head_dim),
+              {.values = Tensor(cache.data<int8_t>() + place(cache), DType::kI8, {1, head_dim}),
+               .scales = Tensor(scales.data<float>() + place(scales), DType::kF32, {1})});
+}
+
 void CpuBackend::RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tensor& rope,
                                 const PagedRows& rows, const KvLayer& cache) {
   const int64_t head_dim = cache.k.shape(3);
   const int64_t num_kv_heads = cache.k.shape(1);
-  const int64_t block_size = cache.k.shape(2);
   CHECK_EQ(q.cols() % head_dim, 0);
   CHECK_EQ(k.cols(), num_kv_heads * head_dim);
   CHECK_EQ(v.cols(), num_kv_heads * head_dim);
   CHECK_EQ(rope.cols(), head_dim);
-  const auto cache_row = [&](const Tensor& t, int64_t slot, int64_t head) {
-    return &(t.data<BFloat16>() + slot / block_size * t.stride(0) + head * t.stride(1) +
-             slot % block_size * t.stride(2))
-                ->bits;
-  };
   ForRows(q.rows(), q.cols() + 2 * k.cols(), [&](int64_t m, int) {
     const int32_t position = rows.positions.data<int32_t>()[m];
     CHECK(position >= 0 && position < rope.rows()) << position << " of " << rope.rows();
     const int32_t slot = rows.slots.data<int32_t>()[m];
-    CHECK(slot >= 0 && slot / block_size < cache.k.shape(0)) << "slot " << slot;
+    CHECK(slot >= 0 && slot / cache.k.shape(2) < cache.k.shape(0)) << "slot " << slot;
     const float* angles = rope.row<float>(position);
     for (int64_t h = 0; h < q.cols() / head_dim; ++h) {
       kernels_.rows.rotate(q.row<float>(m) + h * head_dim, angles, head_dim / 2);
@@ -83,8 +97,8 @@ void CpuBackend::RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const Tenso
     for (int64_t h = 0; h < num_kv_heads; ++h) {
       float* key = k.row<float>(m) + h * head_dim;
       kernels_.rows.rotate(key, angles, head_dim / 2);
-      kernels_.rows.narrow(key, head_dim, cache_row(cache.k, slot, h));
-      kernels_.rows.narrow(v.row<float>(m) + h * head_dim, head_dim, cache_row(cache.v, slot, h));
+      StoreInCache(key, slot, h, cache.k, cache.k_scales);
+      StoreInCache(v.row<float>(m) + h * head_dim, slot, h, cache.v, cache.v_scales);
     }
   });
 }
@@ -124,10 +138,28 @@ int64_t CpuBackend::RunsPerItem(int64_t items_of_all_runs) const {
   return std::clamp<int64_t>(fair, 1, std::min(num_runs, kMaxRuns));
 }
 
+// The scales of K or V at positions [begin, end) of a sequence, for each run of heads.
+//   scales  [num_blocks, num_kv_heads, block_size]
+//   out     [runs, kSplit]
+void CpuBackend::GatherScales(const Tensor& scales, const int32_t* table, int64_t begin,
+                              int64_t end, HeadRuns runs, float* out) {
+  const int64_t block_size = scales.shape(2);
+  for (int64_t t = begin; t < end;) {
+    const int64_t stop = std::min(end, (t / block_size + 1) * block_size);
+    const float* block = scales.data<float>() + table[t / block_size] * scales.stride(0);
+    for (size_t i = 0; i < runs.size(); ++i) {
+      const float* row = block + runs[i].kv_head * scales.stride(1) + t % block_size;
+      std::copy(row, row + (stop - t), out + static_cast<int64_t>(i) * kSplit + t - begin);
+    }
+    t = stop;
+  }
+}
+
 // All of `rows` have the same number of positions in the split; there is one row or one run.
-//   result  [rows, heads of the runs]
+//   scratch  [SplitFloats(rows * heads of the runs)]
+//   result   [rows, heads of the runs]
 void CpuBackend::AttendSplitOf(const AttentionCall& call, const RowTile& rows, HeadRuns runs,
-                               int64_t split, float* scores, const Partial& result) const {
+                               int64_t split, float* scratch, const Partial& result) const {
   CHECK(rows.count == 1 || runs.size() == 1);
   const Tensor& k = call.cache.k;
   const int64_t block_size = k.shape(2);
@@ -139,18 +171,30 @@ void CpuBackend::AttendSplitOf(const AttentionCall& call, const RowTile& rows, H
   for (int64_t t = begin; t < end; ++t) {
     offsets[t - begin] = table[t / block_size] * k.stride(0) + t % block_size * k.stride(2);
   }
+  const bool quantized = call.cache.quantized();
+  float* k_scales = scratch;  // then v's; [runs, kSplit] each
+  float* v_scales = scratch + kMaxRuns * kSplit;
+  float* scores = scratch + 2 * kMaxRuns * kSplit;
+  if (quantized) {
+    GatherScales(call.cache.k_scales, table, begin, end, runs, k_scales);
+    GatherScales(call.cache.v_scales, table, begin, end, runs, v_scales);
+  }
   const float* queries[kMaxQueries];
   AttendSplit parts[kMaxRuns];
   int64_t at = 0;
   for (size_t i = 0; i < runs.size(); ++i) {
-    const int64_t head_offset = runs[i].kv_head * k.stride(1);
+    const int64_t head_bytes =
+        runs[i].kv_head * k.stride(1) * static_cast<int64_t>(ByteSize(k.dtype()));
+    const auto scales_at = static_cast<int64_t>(i) * kSplit;
     parts[i] = {.q = queries + at,
                 .num_queries = static_cast<int>(rows.count * runs[i].count),
                 .head_dim = call.head_dim,
                 .scale = call.scale,
-                .k = &(k.data<BFloat16>() + head_offset)->bits,
-                .v = &(call.cache.v.data<BFloat16>() + head_offset)->bits,
+                .k = static_cast<const char*>(k.raw()) + head_bytes,
+                .v = static_cast<const char*>(call.cache.v.raw()) + head_bytes,
                 .offsets = offsets,
+                .k_scales = quantized ? k_scales + scales_at : nullptr,
+                .v_scales = quantized ? v_scales + scales_at : nullptr,
                 .count = static_cast<int>(end - begin),
                 .scores = scores + at * kSplit,
                 .max = result.max + at,
@@ -204,14 +248,14 @@ void CpuBackend::AttendTile(const AttentionCall& call, const RowTile& rows, Head
   const Partial total = Partial::At(scratch, rows.count * heads);
   scratch += Partial::Floats(rows.count * heads, call.head_dim);
   const Partial next = Partial::At(scratch, rows.count * heads);
-  float* scores = scratch + Partial::Floats(rows.count * heads, call.head_dim);
+  float* rest = scratch + Partial::Floats(rows.count * heads, call.head_dim);
   const auto attend = [&](int64_t first, int64_t count, int64_t split) {
     const RowTile some{.first = rows.first + first, .count = count};
     const Partial to = total.From(first * heads, call.head_dim);
     if (split == 0) {
-      AttendSplitOf(call, some, runs, split, scores, to);
+      AttendSplitOf(call, some, runs, split, rest, to);
     } else {
-      AttendSplitOf(call, some, runs, split, scores, next);
+      AttendSplitOf(call, some, runs, split, rest, next);
       MergeInto(call, count * heads, next, to);
     }
   };
@@ -268,6 +312,9 @@ void CpuBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const Kv
   CHECK_EQ(out.cols(), num_heads * head_dim);
   CHECK_EQ(out.rows(), q.rows());
   for (int d = 0; d < 4; ++d) CHECK_EQ(cache.k.stride(d), cache.v.stride(d));
+  const DType dtype = cache.quantized() ? DType::kI8 : DType::kBF16;
+  CHECK(cache.k.dtype() == dtype && cache.v.dtype() == dtype)
+      << cache.k.ToString() << " and " << cache.v.ToString();
   if (q.rows() == 0) return;
   FindHeadRuns(kv_head_of);
   const AttentionCall call{
@@ -275,7 +322,7 @@ void CpuBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const Kv
   FindRowTiles(call);
   const int64_t queries = std::max(kTileQueries, num_heads);
   CHECK_LE(queries, kMaxQueries) << "heads of one rank";
-  ReserveWorkerFloats(2 * Partial::Floats(queries, head_dim) + queries * kSplit);
+  ReserveWorkerFloats(2 * Partial::Floats(queries, head_dim) + SplitFloats(queries));
   int64_t max_splits = 1;
   int64_t work = 0;
   for (int64_t m = 0; m < q.rows(); ++m) {

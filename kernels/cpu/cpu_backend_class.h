@@ -92,14 +92,18 @@ class CpuBackend final : public Backend {
   float* WorkerFloats(int worker) const;
 
   void QuantizeRow(const Tensor& x, int64_t row, float amax, const Activations& out);
+  void StoreInCache(float* x, int64_t slot, int64_t head, const Tensor& cache,
+                    const Tensor& scales);
   void FindHeadRuns(std::span<const int32_t> kv_head_of);
 
   struct AttentionCall;
   struct Partial;
   void FindRowTiles(const AttentionCall& call);
   int64_t RunsPerItem(int64_t items_of_all_runs) const;
+  static void GatherScales(const Tensor& scales, const int32_t* table, int64_t begin, int64_t end,
+                           HeadRuns runs, float* out);
   void AttendSplitOf(const AttentionCall& call, const RowTile& rows, HeadRuns runs, int64_t split,
-                     float* scores, const Partial& result) const;
+                     float* scratch, const Partial& result) const;
   void AttendTile(const AttentionCall& call, const RowTile& rows, HeadRuns runs, int worker);
   void AttendBySplits(const AttentionCall& call, int64_t max_splits);
   // The first `heads` of each.

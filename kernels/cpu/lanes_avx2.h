@@ -25,6 +25,7 @@ struct LanesAvx2 {
     return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
   }
   static LanesAvx2 Load(const uint16_t* p, Full) { return {Widen(p), Widen(p + 8)}; }
+  static LanesAvx2 Load(const int8_t* p, Full) { return {Widen(p), Widen(p + 8)}; }
   template <typename T>
   static LanesAvx2 Load(const T* p, Tail t) {
     T copy[16] = {};
@@ -148,6 +149,10 @@ struct LanesAvx2 {
   static __m256 Widen(const uint16_t* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  static __m256 Widen(const int8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
   }
   static __m256i Narrow(__m256 x) {  // bfloat16 bits in each 32-bit lane
     const __m256i u = _mm256_castps_si256(x);

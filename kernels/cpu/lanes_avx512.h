@@ -28,6 +28,12 @@ struct LanesAvx512 {
   static LanesAvx512 Load(const uint16_t* p, Tail t) {
     return Widen(_mm256_maskz_loadu_epi16(Mask(t), p));
   }
+  static LanesAvx512 Load(const int8_t* p, Full) {
+    return Widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static LanesAvx512 Load(const int8_t* p, Tail t) {
+    return Widen(_mm_maskz_loadu_epi8(Mask(t), p));
+  }
   void Store(float* p, Full) const { _mm512_storeu_ps(p, v); }
   void Store(float* p, Tail t) const { _mm512_mask_storeu_ps(p, Mask(t), v); }
   void Store(uint16_t* p, Full) const {
@@ -133,6 +139,9 @@ struct LanesAvx512 {
   }
   static LanesAvx512 Widen(__m256i bits) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  }
+  static LanesAvx512 Widen(__m128i bytes) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
   }
   __m256i Narrow() const {
     const __m512i u = _mm512_castps_si512(v);

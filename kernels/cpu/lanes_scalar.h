@@ -28,12 +28,13 @@ struct LanesScalar {
   static int Count(Full) { return kLanes; }
   static int Count(Tail t) { return t.count; }
   static float ToFloat(float x) { return x; }
+  static float ToFloat(int8_t code) { return static_cast<float>(code); }
   static float ToFloat(uint16_t bits) { return static_cast<float>(BFloat16::FromBits(bits)); }
 
   static LanesScalar Set(float x) {
     return Map([=](int) { return x; });
   }
-  // T: float, or uint16_t for bfloat16 bits. Lanes beyond a tail are zero.
+  // T: float, int8_t, or uint16_t for bfloat16 bits. Lanes beyond a tail are zero.
   template <typename T, typename Extent>
   static LanesScalar Load(const T* p, Extent e) {
     return Map([=](int l) { return l < Count(e) ? ToFloat(p[l]) : 0.0f; });

@@ -13,9 +13,12 @@ struct AttendSplit {
   int num_queries = 0;
   int64_t head_dim = 0;
   float scale = 0.0f;
-  const uint16_t* k = nullptr;  // the cache, at the K/V head
-  const uint16_t* v = nullptr;
+  const void* k =
+      nullptr;  // the cache, at the K/V head: bfloat16 bits, or int8 where it has scales
+  const void* v = nullptr;
   const int64_t* offsets = nullptr;  // [count] where a position's row is, in elements from k and v
+  const float* k_scales = nullptr;   // [count]; null where the cache is bfloat16
+  const float* v_scales = nullptr;   // [count]; likewise
   int count = 0;                     // 1 .. kAttentionSplit
   float* scores = nullptr;           // [num_queries, kAttentionSplit] scratch
   float* max = nullptr;              // [num_queries]; with sum and out: the split's (m, l, o)

@@ -23,13 +23,32 @@ void RotateHead(float* x, const float* rope, int64_t head_dim) {
   }
 }
 
-// The cache row of one position and head: [head_dim].
-BFloat16* CacheRow(const Tensor& cache, int64_t slot, int64_t head) {
+// The cache row of one position and head: [head_dim]; or, in a tensor of scales, its scale.
+template <typename T>
+T* CacheRow(const Tensor& cache, int64_t slot, int64_t head) {
   const int64_t block_size = cache.shape(2);
   const int64_t block = slot / block_size;
   CHECK(block >= 0 && block < cache.shape(0)) << "block " << block << " of " << cache.shape(0);
-  return cache.data<BFloat16>() + block * cache.stride(0) + head * cache.stride(1) +
+  return cache.data<T>() + block * cache.stride(0) + head * cache.stride(1) +
          slot % block_size * cache.stride(2);
+}
+
+// One head's row to `cache`: rounded, or quantised where there are scales.  x [head_dim]
+void Store(float* x, int64_t head_dim, int64_t slot, int64_t head, const Tensor& cache,
+           const Tensor& scales) {
+  if (scales.empty()) {
+    BFloat16* row = CacheRow<BFloat16>(cache, slot, head);
+    for (int64_t d = 0; d < head_dim; ++d) row[d] = BFloat16(x[d]);
+    return;
+  }
+  const Tensor values(x, DType::kF32, {1, head_dim});
+  float amax = 0.0f;
+  ReferenceBackend backend;
+  backend.RowAbsMax(values, Tensor(&amax, DType::kF32, {1}));
+  const Activations row = {
+      .values = Tensor(CacheRow<int8_t>(cache, slot, head), DType::kI8, {1, head_dim}),
+      .scales = Tensor(CacheRow<float>(scales, slot, head), DType::kF32, {1})};
+  backend.QuantizeRows(values, Tensor(&amax, DType::kF32, {1}), row);
 }
 
 // Where position t of a sequence lies in the cache.
@@ -53,6 +72,23 @@ struct HeadView {
   float scale;
 };
 
+// LaneDot of the query and one position's key, times the key's scale where it has one.
+float KeyDot(const HeadView& head, const KvLayer& cache, int64_t slot) {
+  if (!cache.quantized()) {
+    return LaneDot(head.q, CacheRow<BFloat16>(cache.k, slot, head.kv_head), head.head_dim);
+  }
+  return LaneDot(head.q, CacheRow<int8_t>(cache.k, slot, head.kv_head), head.head_dim) *
+         *CacheRow<float>(cache.k_scales, slot, head.kv_head);
+}
+
+// out[d] = fma(weight, value[d], out[d]) with one position's value.
+template <typename T>
+void AddValue(float weight, const T* value, std::vector<float>& out) {
+  for (size_t d = 0; d < out.size(); ++d) {
+    out[d] = std::fma(weight, static_cast<float>(value[d]), out[d]);
+  }
+}
+
 // Attention over positions [begin, end) of one split.
 Partial AttendSplit(const HeadView& head, const KvLayer& cache, int64_t begin, int64_t end) {
   const int64_t block_size = cache.k.shape(2);
@@ -60,8 +96,7 @@ Partial AttendSplit(const HeadView& head, const KvLayer& cache, int64_t begin, i
   std::vector<float> p;
   for (int64_t t = begin; t < end; ++t) {
     const int64_t slot = SlotOf(head.block_table, t, block_size);
-    const float score =
-        LaneDot(head.q, CacheRow(cache.k, slot, head.kv_head), head.head_dim) * head.scale;
+    const float score = KeyDot(head, cache, slot) * head.scale;
     p.push_back(score);
     part.max = score > part.max ? score : part.max;
   }
@@ -70,9 +105,12 @@ Partial AttendSplit(const HeadView& head, const KvLayer& cache, int64_t begin, i
   for (int64_t t = begin; t < end; ++t) {
     const float weight = LaneExp(p[t - begin] - part.max);
     lanes[t % kLanes] = lanes[t % kLanes] + weight;
-    const BFloat16* v = CacheRow(cache.v, SlotOf(head.block_table, t, block_size), head.kv_head);
-    for (int64_t d = 0; d < head.head_dim; ++d) {
-      part.out[d] = std::fma(weight, static_cast<float>(v[d]), part.out[d]);
+    const int64_t slot = SlotOf(head.block_table, t, block_size);
+    if (cache.quantized()) {
+      AddValue(weight * *CacheRow<float>(cache.v_scales, slot, head.kv_head),
+               CacheRow<int8_t>(cache.v, slot, head.kv_head), part.out);
+    } else {
+      AddValue(weight, CacheRow<BFloat16>(cache.v, slot, head.kv_head), part.out);
     }
   }
   part.sum = SumLanes(lanes);
@@ -121,12 +159,9 @@ void ReferenceBackend::RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const
     const int32_t slot = rows.slots.data<int32_t>()[m];
     for (int64_t h = 0; h < num_kv_heads; ++h) {
       float* key = k.row<float>(m) + h * head_dim;
-      const float* value = v.row<float>(m) + h * head_dim;
       RotateHead(key, angles, head_dim);
-      for (int64_t d = 0; d < head_dim; ++d) {
-        CacheRow(cache.k, slot, h)[d] = BFloat16(key[d]);
-        CacheRow(cache.v, slot, h)[d] = BFloat16(value[d]);
-      }
+      Store(key, head_dim, slot, h, cache.k, cache.k_scales);
+      Store(v.row<float>(m) + h * head_dim, head_dim, slot, h, cache.v, cache.v_scales);
     }
   }
 }

@@ -48,72 +48,88 @@ TEST_P(AttentionParityTest, RopeAndStoreKv) {
     SCOPED_TRACE(c.head_dim);
     const AttentionInputs in = MakeAttentionInputs(c);
     const int64_t kv_cols = c.num_kv_heads() * c.head_dim;
+    const int64_t positions = in.num_blocks * c.num_kv_heads() * c.block_size;
     const OwnedTensor q = RandomTensor(DType::kF32, {c.num_rows(), c.num_heads() * c.head_dim}, 2);
-    const OwnedTensor k = RandomTensor(DType::kF32, {c.num_rows(), kv_cols}, 3);
-    const OwnedTensor v = RandomTensor(DType::kF32, {c.num_rows(), kv_cols}, 4);
+    // Among them zeros and values that are not finite.
+    const OwnedTensor k = HostileRows(DType::kF32, c.num_rows(), kv_cols, 3);
+    const OwnedTensor v = HostileRows(DType::kF32, c.num_rows(), kv_cols, 4);
     const OwnedTensor rope = RandomTensor(DType::kF32, {in.max_length, c.head_dim}, 5);
-    // q and k are rotated in place, so each run gets copies; `take` picks the output to compare.
-    const auto run = [&](Backend& backend, const Tensor& out, int take) {
-      const OwnedTensor q_copy = OwnedTensor::Host(DType::kF32, {q.view.rows(), q.view.cols()});
-      const OwnedTensor k_copy = OwnedTensor::Host(DType::kF32, {k.view.rows(), k.view.cols()});
-      const OwnedTensor cache = OwnedTensor::Host(
-          DType::kBF16, {2, in.num_blocks, c.num_kv_heads(), c.block_size * c.head_dim});
-      const auto cache_of = [&](int64_t i) {
-        return Tensor(cache.view.At(i).raw(), DType::kBF16,
-                      {in.num_blocks, c.num_kv_heads(), c.block_size, c.head_dim});
+    // q and k are rotated in place, so each run gets copies; `pick` picks the output to compare.
+    const auto run = [&](DType dtype, const auto& pick) {
+      return [&, dtype](Backend& backend, const Tensor& out) {
+        const OwnedTensor q_copy = OwnedTensor::Host(DType::kF32, {q.view.rows(), q.view.cols()});
+        const OwnedTensor k_copy = OwnedTensor::Host(DType::kF32, {k.view.rows(), k.view.cols()});
+        std::memcpy(q_copy.view.raw(), q.view.raw(), static_cast<size_t>(q.view.bytes()));
+        std::memcpy(k_copy.view.raw(), k.view.raw(), static_cast<size_t>(k.view.bytes()));
+        const AttentionCache cache = ZeroCache(c, in.num_blocks, dtype);
+        backend.RopeAndStoreKv(q_copy.view, k_copy.view, v.view, rope.view, in.rows(),
+                               cache.layer());
+        const Tensor result = pick(q_copy.view, k_copy.view, cache.layer());
+        std::memcpy(out.raw(), result.raw(), static_cast<size_t>(out.bytes()));
       };
-      std::memcpy(q_copy.view.raw(), q.view.raw(), static_cast<size_t>(q.view.bytes()));
-      std::memcpy(k_copy.view.raw(), k.view.raw(), static_cast<size_t>(k.view.bytes()));
-      backend.RopeAndStoreKv(q_copy.view, k_copy.view, v.view, rope.view, in.rows(),
-                             {.k = cache_of(0), .v = cache_of(1)});
-      const Tensor& result = take == 0 ? q_copy.view : take == 1 ? k_copy.view : cache.view;
-      std::memcpy(out.raw(), result.raw(), static_cast<size_t>(out.bytes()));
     };
+    using T = const Tensor&;
+    using Layer = const KvLayer&;
     ExpectSame(DType::kF32, {q.view.rows(), q.view.cols()},
-               [&](Backend& backend, const Tensor& out) { run(backend, out, 0); });
+               run(DType::kBF16, [](T rotated, T, Layer) { return rotated; }));
     ExpectSame(DType::kF32, {k.view.rows(), k.view.cols()},
-               [&](Backend& backend, const Tensor& out) { run(backend, out, 1); });
-    ExpectSame(DType::kBF16, {2 * in.num_blocks, kv_cols * c.block_size},
-               [&](Backend& backend, const Tensor& out) { run(backend, out, 2); });
+               run(DType::kBF16, [](T, T rotated, Layer) { return rotated; }));
+    for (const DType dtype : kCacheDTypes) {
+      ExpectSame(dtype, {positions, c.head_dim},
+                 run(dtype, [](T, T, Layer cache) { return cache.k; }));
+      ExpectSame(dtype, {positions, c.head_dim},
+                 run(dtype, [](T, T, Layer cache) { return cache.v; }));
+    }
+    ExpectSame(DType::kF32, {positions},
+               run(DType::kI8, [](T, T, Layer cache) { return cache.k_scales; }));
+    ExpectSame(DType::kF32, {positions},
+               run(DType::kI8, [](T, T, Layer cache) { return cache.v_scales; }));
   }
 }
 
 TEST_P(AttentionParityTest, PagedAttention) {
   for (const AttentionCase& c : Cases()) {
-    for (const double stddev : {1.0, 8.0}) {  // flat scores, then nearly one-hot ones
-      SCOPED_TRACE(c.head_dim);
-      const AttentionInputs in = MakeAttentionInputs(c);
-      const OwnedTensor q =
-          RandomTensor(DType::kF32, {c.num_rows(), c.num_heads() * c.head_dim}, 6, stddev);
-      const OwnedTensor k = RandomTensor(
-          DType::kBF16, {in.num_blocks, c.num_kv_heads(), c.block_size, c.head_dim}, 7);
-      const OwnedTensor v = RandomTensor(
-          DType::kBF16, {in.num_blocks, c.num_kv_heads(), c.block_size, c.head_dim}, 8);
-      const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-      ExpectSame(DType::kBF16, {c.num_rows(), c.num_heads() * c.head_dim},
-                 [&](Backend& backend, const Tensor& out) {
-                   backend.PagedAttention(q.view, in.rows(), {.k = k.view, .v = v.view},
-                                          c.kv_head_of, scale, out);
-                 });
+    for (const DType dtype : kCacheDTypes) {
+      for (const double stddev : {1.0, 8.0}) {  // flat scores, then nearly one-hot ones
+        SCOPED_TRACE(::testing::Message() << c.head_dim << " of " << Name(dtype));
+        const AttentionInputs in = MakeAttentionInputs(c);
+        const OwnedTensor q =
+            RandomTensor(DType::kF32, {c.num_rows(), c.num_heads() * c.head_dim}, 6, stddev);
+        const AttentionCache cache = RandomCache(c, in.num_blocks, dtype, 7);
+        const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+        ExpectSame(DType::kBF16, {c.num_rows(), c.num_heads() * c.head_dim},
+                   [&](Backend& backend, const Tensor& out) {
+                     backend.PagedAttention(q.view, in.rows(), cache.layer(), c.kv_head_of, scale,
+                                            out);
+                   });
+      }
     }
   }
 }
 
-// A NaN or infinity in one row's query stays in that row.
-TEST_P(AttentionParityTest, NanQueriesStayInTheirRows) {
+// A NaN or infinity in one row's query stays in that row; one in a position's key or value reaches
+// the rows that see the position.
+TEST_P(AttentionParityTest, NanStaysWhereItIsSeen) {
   const AttentionCase c = {
       .head_dim = 32, .block_size = 16, .kv_head_of = {0, 0, 1}, .past = {290}, .rows = {4}};
   const AttentionInputs in = MakeAttentionInputs(c);
   const OwnedTensor q = RandomTensor(DType::kF32, {4, 96}, 6);
   q.view.row<float>(1)[5] = std::nanf("");
   q.view.row<float>(2)[70] = HUGE_VALF;
-  const OwnedTensor k = RandomTensor(DType::kBF16, {in.num_blocks, 2, 16, 32}, 7);
-  const OwnedTensor v = RandomTensor(DType::kBF16, {in.num_blocks, 2, 16, 32}, 8);
-  ExpectSame(DType::kBF16, {4, 96}, [&](Backend& backend, const Tensor& out) {
-    backend.PagedAttention(q.view, in.rows(), {.k = k.view, .v = v.view}, c.kv_head_of, 0.2f, out);
-    EXPECT_FALSE(std::isnan(static_cast<float>(out.row<BFloat16>(0)[5])));
-    EXPECT_TRUE(std::isnan(static_cast<float>(out.row<BFloat16>(1)[5])));
-  });
+  for (const DType dtype : kCacheDTypes) {
+    const AttentionCache cache = RandomCache(c, in.num_blocks, dtype, 7);
+    if (dtype == DType::kI8) {  // the last position, which row 3 alone sees
+      const int32_t slot = in.slots.view.data<int32_t>()[3];
+      cache.v_scales.view.At(slot / 16).At(1).data<float>()[slot % 16] = std::nanf("");
+    }
+    ExpectSame(DType::kBF16, {4, 96}, [&](Backend& backend, const Tensor& out) {
+      backend.PagedAttention(q.view, in.rows(), cache.layer(), c.kv_head_of, 0.2f, out);
+      EXPECT_FALSE(std::isnan(static_cast<float>(out.row<BFloat16>(0)[95])));
+      EXPECT_TRUE(std::isnan(static_cast<float>(out.row<BFloat16>(1)[5])));
+      EXPECT_EQ(std::isnan(static_cast<float>(out.row<BFloat16>(3)[95])), dtype == DType::kI8);
+      EXPECT_FALSE(std::isnan(static_cast<float>(out.row<BFloat16>(3)[5])));
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(, AttentionParityTest, AllIsas(), IsaName);

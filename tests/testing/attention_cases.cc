@@ -15,6 +15,38 @@ int64_t AttentionCase::num_rows() const {
   return std::accumulate(rows.begin(), rows.end(), int64_t{0});
 }
 
+AttentionCache ZeroCache(const AttentionCase& c, int64_t num_blocks, DType dtype) {
+  AttentionCache cache;
+  for (OwnedTensor* t : {&cache.k, &cache.v}) {
+    *t = OwnedTensor::Host(dtype, {num_blocks, c.num_kv_heads(), c.block_size, c.head_dim});
+  }
+  if (dtype == DType::kBF16) return cache;
+  for (OwnedTensor* t : {&cache.k_scales, &cache.v_scales}) {
+    *t = OwnedTensor::Host(DType::kF32, {num_blocks, c.num_kv_heads(), c.block_size});
+  }
+  return cache;
+}
+
+AttentionCache RandomCache(const AttentionCase& c, int64_t num_blocks, DType dtype, uint64_t seed) {
+  AttentionCache cache = ZeroCache(c, num_blocks, dtype);
+  Random random(seed);
+  for (const Tensor& t : {cache.k.view, cache.v.view}) {
+    for (int64_t i = 0; i < t.num_elements(); ++i) {
+      if (dtype == DType::kBF16) {
+        t.data<BFloat16>()[i] = BFloat16(static_cast<float>(random.Gaussian()));
+      } else {
+        t.data<int8_t>()[i] = static_cast<int8_t>(random.Int(-127, 127));
+      }
+    }
+  }
+  for (const Tensor& t : {cache.k_scales.view, cache.v_scales.view}) {
+    for (int64_t i = 0; i < t.num_elements(); ++i) {
+      t.data<float>()[i] = static_cast<float>(0.05 * random.Uniform());
+    }
+  }
+  return cache;
+}
+
 AttentionInputs MakeAttentionInputs(const AttentionCase& c, uint64_t seed) {
   const auto sequences = static_cast<int64_t>(c.rows.size());
   AttentionInputs in;

@@ -22,6 +22,9 @@ struct AttentionCase {
   int64_t num_rows() const;
 };
 
+// What a cache may hold.
+inline constexpr DType kCacheDTypes[] = {DType::kBF16, DType::kI8};
+
 // Where the rows of a case sit.
 struct AttentionInputs {
   OwnedTensor positions, slots, query_starts, block_tables;
@@ -35,6 +38,18 @@ struct AttentionInputs {
             .block_tables = block_tables.view};
   }
 };
+
+// One layer's cache of the shape that a case needs, all zeros.
+struct AttentionCache {
+  OwnedTensor k, v, k_scales, v_scales;  // the scales are empty where dtype is bfloat16
+
+  KvLayer layer() const {
+    return {.k = k.view, .v = v.view, .k_scales = k_scales.view, .v_scales = v_scales.view};
+  }
+};
+AttentionCache ZeroCache(const AttentionCase& c, int64_t num_blocks, DType dtype);
+// Every position random: bfloat16, or int8 codes with scales in [0, 0.05).
+AttentionCache RandomCache(const AttentionCase& c, int64_t num_blocks, DType dtype, uint64_t seed);
 
 // `seed` chooses the order of the blocks.
 AttentionInputs MakeAttentionInputs(const AttentionCase& c, uint64_t seed = 1);
