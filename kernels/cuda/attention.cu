@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_chunk_sm80.h"
+#include "kernels/cuda/attention_fragments_sm80.h"
 #include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/attention_types.h"
 #include "kernels/cuda/attention_unfinite.h"
@@ -55,7 +56,6 @@ __device__ void merge_split(const Partial<S>& part, Partial<S>& total) {
 template <typename S>
 __device__ void store_out(const AttentionParams& p, const ThreadPlace& at,
                           const TileMemory<S>& shared, const Partial<S>& part, int32_t last_split) {
-  const int32_t column = at.column_warp * S::kOutTiles * 8 + at.lane % 4 * 2;
 #pragma unroll
   for (int m = 0; m < S::kWarpRowTiles; ++m) {
 #pragma unroll
@@ -67,9 +67,10 @@ __device__ void store_out(const AttentionParams& p, const ThreadPlace& at,
       const float sum = part.out[m][S::kOutTiles][half * 2];
 #pragma unroll
       for (int n = 0; n < S::kOutTiles; ++n) {
-        if (column + n * 8 >= p.head_dim) continue;
-        *reinterpret_cast<uint32_t*>(to + column + n * 8) =
-            normalized_pair(part.out[m][n][half * 2], part.out[m][n][half * 2 + 1], sum);
+        const int32_t column = out_column<S>(at, n);
+        if (column >= p.head_dim) continue;
+        const float2 pair = out_pair(part, m, n, half);
+        *reinterpret_cast<uint32_t*>(to + column) = normalized_pair(pair.x, pair.y, sum);
       }
     }
   }
@@ -79,7 +80,6 @@ __device__ void store_out(const AttentionParams& p, const ThreadPlace& at,
 template <typename S>
 __device__ void store_partials(const AttentionParams& p, const ThreadPlace& at,
                                const TileMemory<S>& shared, const Partial<S>& part, int32_t split) {
-  const int32_t column = at.column_warp * S::kOutTiles * 8 + at.lane % 4 * 2;
 #pragma unroll
   for (int m = 0; m < S::kWarpRowTiles; ++m) {
 #pragma unroll
@@ -90,14 +90,15 @@ __device__ void store_partials(const AttentionParams& p, const ThreadPlace& at,
       const int64_t index =
           (static_cast<int64_t>(split) * p.tokens + shared.tokens[row]) * p.num_heads +
           shared.heads[row];
-      float* to = p.partials + index * p.head_dim + column;
+      float* to = p.partials + index * p.head_dim;
 #pragma unroll
       for (int n = 0; n < S::kOutTiles; ++n) {
-        if (column + n * 8 >= p.head_dim) continue;
-        *reinterpret_cast<float2*>(to + n * 8) = {part.out[m][n][half * 2],
-                                                  part.out[m][n][half * 2 + 1]};
+        const int32_t column = out_column<S>(at, n);
+        if (column >= p.head_dim) continue;
+        *reinterpret_cast<float2*>(to + column) = out_pair(part, m, n, half);
       }
-      if (column == 0) p.stats[index] = {part.max[m][half], part.out[m][S::kOutTiles][half * 2]};
+      if (out_column<S>(at, 0) == 0)
+        p.stats[index] = {part.max[m][half], part.out[m][S::kOutTiles][half * 2]};
     }
   }
 }
@@ -106,10 +107,10 @@ __device__ void store_partials(const AttentionParams& p, const ThreadPlace& at,
 
 // blockIdx: x the tile's slot, y the group of heads, z the first split; a block takes every
 // gridDim.z-th split. K of the next chunk is on its way while V is used, V while K is.
-template <int kHeadDim, int kRowTiles>
+template <int kHeadDim, int kRowTiles, typename Element>
 __global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 4 : 2)
     PagedAttentionKernel(const __grid_constant__ AttentionLaunch launch) {
-  using S = TileShape<kHeadDim, kRowTiles>;
+  using S = TileShape<kHeadDim, kRowTiles, Element>;
   const AttentionParams& p = launch.p;
   auto& shared = *reinterpret_cast<TileMemory<S>*>(shared_memory());
   auto chunk = static_cast<int32_t>(blockIdx.z) * kChunksPerSplit;
@@ -118,9 +119,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 
     const Tile tile = find_tile<S>(launch);
     if (tile.rows == 0 || chunk * kChunk > tile.max_position) return;
     if (threadIdx.x == 0) shared.tile = tile;
-    if (threadIdx.x < kChunk) {
-      shared.pieces[buffer][threadIdx.x] = cache_piece(launch, tile, chunk);
-    }
+    store_place(cache_place<S>(launch, tile, chunk), buffer, shared);
     load_queries(launch, tile, shared);
   }
   sync_block();
@@ -140,22 +139,24 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 
     sync_block();  // K is here; V and the weights of the last chunk are no longer read
     copy_chunk<S>(p, p.v, shared.pieces[buffer], shared.v);
     cp_async_commit();
-    const int32_t next_piece = cache_piece(launch, shared.tile, next);
+    const CachePlace next_place = cache_place<S>(launch, shared.tile, next);
 
     float scores[S::kWarpRowTiles][S::kScoreTiles][4];
     score_chunk(at, shared, scores);
-    mask_and_max(p, at, chunk, scores, shared);
+    mask_and_max(p, at, chunk, buffer, scores, shared);
     buffer ^= 1;
-    if (threadIdx.x < kChunk) shared.pieces[buffer][threadIdx.x] = next_piece;
+    store_place(next_place, buffer, shared);
     sync_block();  // the maxima are here; K is no longer read
     if (more) copy_chunk<S>(p, p.k, shared.pieces[buffer], shared.k);
     cp_async_commit();
 
-    weigh_chunk(at, scores, part, shared);
+    weigh_chunk(at, buffer ^ 1, scores, part, shared);
     cp_async_wait<1>();
     sync_block();  // V and the weights are here
-    if (is_ragged(shared.tile, chunk) && find_unfinite(chunk, shared)) {
-      add_unfinite(at, chunk, shared, part);
+    if constexpr (!S::kScaled) {
+      if (is_ragged(shared.tile, chunk) && find_unfinite(chunk, shared)) {
+        add_unfinite(at, chunk, shared, part);
+      }
     }
     accumulate_chunk(at, shared, part);
 
@@ -244,19 +245,19 @@ bool CanSplit(const PagedAttentionArgs& args, const AttentionParams& p) {
                                                         splits * kAttentionSplit);
 }
 
-template <int kHeadDim, int kRowTiles>
+template <int kRowTiles>
 int64_t NumSlots(const AttentionParams& p, const GroupCounts& counts) {
-  return int64_t{p.tokens} * counts.largest / TileShape<kHeadDim, kRowTiles>::kRows + p.sequences;
+  return int64_t{p.tokens} * counts.largest / (16 * kRowTiles) + p.sequences;
 }
 
 // `splits`: how many blocks share the splits of a tile.
-template <int kHeadDim, int kRowTiles>
+template <int kHeadDim, int kRowTiles, typename Element>
 void LaunchTiles(const AttentionLaunch& launch, const GroupCounts& counts, int64_t splits,
                  cudaStream_t stream) {
-  using Memory = TileMemory<TileShape<kHeadDim, kRowTiles>>;
+  using Memory = TileMemory<TileShape<kHeadDim, kRowTiles, Element>>;
   static_assert(sizeof(Memory) <= 99 * 1024, "a block of sm_86 has no more");
-  Launch("PagedAttention", PagedAttentionKernel<kHeadDim, kRowTiles>,
-         {.grid = dim3(static_cast<unsigned>(NumSlots<kHeadDim, kRowTiles>(launch.p, counts)),
+  Launch("PagedAttention", PagedAttentionKernel<kHeadDim, kRowTiles, Element>,
+         {.grid = dim3(static_cast<unsigned>(NumSlots<kRowTiles>(launch.p, counts)),
                        static_cast<unsigned>(counts.groups), static_cast<unsigned>(splits)),
           .block = dim3(kThreads),
           .shared_bytes = sizeof(Memory),
@@ -265,22 +266,22 @@ void LaunchTiles(const AttentionLaunch& launch, const GroupCounts& counts, int64
 }
 
 // Small tiles, with enough blocks for each tile's splits to fill the device.
-template <int kHeadDim>
+template <int kHeadDim, typename Element>
 void LaunchSmallTiles(const PagedAttentionArgs& args, AttentionLaunch& launch,
                       const GroupCounts& counts, cudaStream_t stream) {
   constexpr int64_t kBlocksPerMultiprocessor = 8;
   AttentionParams& p = launch.p;
-  const int64_t blocks = NumSlots<kHeadDim, 1>(p, counts) * counts.groups;
+  const int64_t blocks = NumSlots<1>(p, counts) * counts.groups;
   const int64_t wanted = kBlocksPerMultiprocessor * args.num_multiprocessors;
   const int64_t shares = std::min((wanted + blocks - 1) / blocks, MaxSplits(args, p));
   if (shares < 2 || !CanSplit(args, p)) {
-    LaunchTiles<kHeadDim, 1>(launch, counts, 1, stream);
+    LaunchTiles<kHeadDim, 1, Element>(launch, counts, 1, stream);
     return;
   }
   const int64_t rows = int64_t{p.tokens} * p.num_heads;
   p.partials = args.scratch.data<float>();
   p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * rows * p.head_dim);
-  LaunchTiles<kHeadDim, 1>(launch, counts, shares, stream);
+  LaunchTiles<kHeadDim, 1, Element>(launch, counts, shares, stream);
   Launch("MergeSplits", MergeSplitsKernel,
          {.grid = dim3(static_cast<unsigned>((rows + kWarps - 1) / kWarps)),
           .block = dim3(kThreads),
@@ -290,30 +291,65 @@ void LaunchSmallTiles(const PagedAttentionArgs& args, AttentionLaunch& launch,
 
 // Small tiles where a sequence has few rows, as in decode, and where large ones would leave most of
 // the device idle over long sequences.
-template <int kHeadDim>
+template <int kHeadDim, typename Element>
 void LaunchHeadDim(const PagedAttentionArgs& args, AttentionLaunch& launch,
                    const GroupCounts& counts, cudaStream_t stream) {
   constexpr int kLargeTile = kHeadDim > 128 ? 2 : 4;  // what registers and shared memory hold
   const AttentionParams& p = launch.p;
   const bool few_rows = int64_t{p.tokens} * counts.largest <= int64_t{p.sequences} * 16;
-  const int64_t large_blocks = NumSlots<kHeadDim, kLargeTile>(p, counts) * counts.groups;
+  const int64_t large_blocks = NumSlots<kLargeTile>(p, counts) * counts.groups;
   if (few_rows || (large_blocks < args.num_multiprocessors && CanSplit(args, p))) {
-    LaunchSmallTiles<kHeadDim>(args, launch, counts, stream);
+    LaunchSmallTiles<kHeadDim, Element>(args, launch, counts, stream);
   } else {
-    LaunchTiles<kHeadDim, kLargeTile>(launch, counts, 1, stream);
+    LaunchTiles<kHeadDim, kLargeTile, Element>(launch, counts, 1, stream);
   }
 }
 
-bool SameStrides(const Tensor& a, const Tensor& b) {
-  return a.stride(0) == b.stride(0) && a.stride(1) == b.stride(1) && a.stride(2) == b.stride(2);
+// Of head_dim 64 and more, and of less where four warps would share fewer than the 16 columns that
+// an int8 fragment has.
+template <typename Element>
+void LaunchLargeHeadDim(const PagedAttentionArgs& args, AttentionLaunch& launch,
+                        const GroupCounts& counts, cudaStream_t stream) {
+  if (launch.p.head_dim <= 64) {
+    LaunchHeadDim<64, Element>(args, launch, counts, stream);
+  } else if (launch.p.head_dim <= 128) {
+    LaunchHeadDim<128, Element>(args, launch, counts, stream);
+  } else {
+    LaunchHeadDim<256, Element>(args, launch, counts, stream);
+  }
+}
+
+bool SameLayout(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.stride(0) == b.stride(0) && a.stride(1) == b.stride(1) &&
+         a.stride(2) == b.stride(2);
+}
+
+void CheckCache(const KvLayer& cache) {
+  const DType dtype = cache.quantized() ? DType::kI8 : DType::kBF16;
+  const int64_t piece = cache.quantized() ? 16 : 8;
+  CHECK(cache.k.dtype() == dtype && SameLayout(cache.k, cache.v))
+      << cache.k.ToString() << " and " << cache.v.ToString();
+  CHECK(!cache.quantized() || SameLayout(cache.k_scales, cache.v_scales))
+      << cache.k_scales.ToString() << " and " << cache.v_scales.ToString();
+  CHECK_EQ(cache.k.shape(3) % piece, 0) << "rows of whole 16-byte pieces";
+  CHECK_LE(cache.k.shape(3), kMaxHeadDim);
+  CHECK_LT(cache.k.shape(0) * cache.k.stride(0) / piece, int64_t{1} << 31)
+      << "16-byte pieces of a layer's cache";
+  CHECK(RowsAligned(cache.k, 16) && RowsAligned(cache.v, 16))
+      << "a cache of unaligned rows, " << cache.k.ToString();
 }
 
 AttentionParams ParamsOf(const PagedAttentionArgs& args) {
   constexpr float kLog2e = 1.44269504f;
   const Tensor& k = args.cache.k;
+  const Tensor& scales = args.cache.k_scales;
+  const bool quantized = args.cache.quantized();
+  const int64_t piece = 16 / static_cast<int64_t>(ByteSize(k.dtype()));
   return {.q = args.q.data<float>(),
-          .k = reinterpret_cast<const uint16_t*>(k.data<BFloat16>()),
-          .v = reinterpret_cast<const uint16_t*>(args.cache.v.data<BFloat16>()),
+          .k = k.raw(),
+          .v = args.cache.v.raw(),
+          .k_scales = quantized ? scales.data<float>() : nullptr,
+          .v_scales = quantized ? args.cache.v_scales.data<float>() : nullptr,
           .out = reinterpret_cast<uint16_t*>(args.out.data<BFloat16>()),
           .positions = args.rows.positions.data<int32_t>(),
           .query_starts = args.rows.query_starts.data<int32_t>(),
@@ -323,9 +359,11 @@ AttentionParams ParamsOf(const PagedAttentionArgs& args) {
           .q_stride = args.q.stride(0),
           .out_stride = args.out.stride(0),
           .table_stride = args.rows.block_tables.stride(0),
-          .block_pieces = static_cast<int32_t>(k.stride(0) / 8),
-          .head_pieces = static_cast<int32_t>(k.stride(1) / 8),
-          .position_pieces = static_cast<int32_t>(k.stride(2) / 8),
+          .block_pieces = static_cast<int32_t>(k.stride(0) / piece),
+          .head_pieces = static_cast<int32_t>(k.stride(1) / piece),
+          .position_pieces = static_cast<int32_t>(k.stride(2) / piece),
+          .block_scales = static_cast<int32_t>(quantized ? scales.stride(0) : 0),
+          .head_scales = static_cast<int32_t>(quantized ? scales.stride(1) : 0),
           .tokens = static_cast<int32_t>(args.q.rows()),
           .sequences = static_cast<int32_t>(args.rows.query_starts.rows() - 1),
           .num_heads = static_cast<int32_t>(args.kv_head_of.size()),
@@ -343,25 +381,19 @@ void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
   CHECK_EQ(args.q.cols(), num_heads * head_dim);
   CHECK_EQ(args.out.cols(), num_heads * head_dim);
   CHECK_EQ(args.out.rows(), args.q.rows());
-  CHECK_EQ(head_dim % 8, 0);
-  CHECK_LE(head_dim, kMaxHeadDim);
   CHECK_LE(num_heads, kMaxHeads);
-  CHECK_LT(k.shape(0) * k.stride(0) / 8, int64_t{1} << 31) << "16-byte pieces of a layer's cache";
-  CHECK(SameStrides(k, args.cache.v)) << k.ToString() << " and " << args.cache.v.ToString();
-  CHECK(RowsAligned(args.q, 16) && RowsAligned(k, 16) && RowsAligned(args.cache.v, 16) &&
-        RowsAligned(args.out, 8) && RowsAligned(args.scratch, 16))
-      << "attention over unaligned rows of " << args.q.ToString() << " and " << k.ToString();
+  CheckCache(args.cache);
+  CHECK(RowsAligned(args.q, 16) && RowsAligned(args.out, 8) && RowsAligned(args.scratch, 16))
+      << "attention over unaligned rows of " << args.q.ToString();
   if (args.q.rows() == 0) return;
   AttentionLaunch launch = {.p = ParamsOf(args), .groups = {}};
   const GroupCounts counts = FillGroups(args.kv_head_of, k.shape(1), launch.groups);
-  if (head_dim <= 32) {
-    LaunchHeadDim<32>(args, launch, counts, stream);
-  } else if (head_dim <= 64) {
-    LaunchHeadDim<64>(args, launch, counts, stream);
-  } else if (head_dim <= 128) {
-    LaunchHeadDim<128>(args, launch, counts, stream);
+  if (!args.cache.quantized() && head_dim <= 32) {
+    LaunchHeadDim<32, uint16_t>(args, launch, counts, stream);
+  } else if (args.cache.quantized()) {
+    LaunchLargeHeadDim<int8_t>(args, launch, counts, stream);
   } else {
-    LaunchHeadDim<256>(args, launch, counts, stream);
+    LaunchLargeHeadDim<uint16_t>(args, launch, counts, stream);
   }
 }
 

@@ -6,6 +6,10 @@
 // merged in ascending order. A row's result depends on its query and its positions alone: not on
 // the batch, the chunking, the block table, the scratch memory or the device. It is within rounding
 // of ReferenceBackend, which holds q and the weights of the softmax in float32.
+//
+// bfloat16 holds the codes of an int8 cache exactly. Their scales join as in
+// Backend::PagedAttention: k's the finished product, v's the weight, which is rounded after that.
+// The sum of the weights is of the weights without scales, rounded by themselves.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,10 +27,10 @@ inline constexpr int64_t kMaxHeadDim = 256;
 inline constexpr int64_t kMaxHeads = 256;
 
 struct PagedAttentionArgs {
-  Tensor
-      q;  // [tokens, num_heads * head_dim] float32; head_dim a multiple of 8, rows 16-byte aligned
+  Tensor q;  // [tokens, num_heads * head_dim] float32; head_dim a multiple of 8 (of 16 over an int8
+             // cache), rows 16-byte aligned
   PagedRows rows;
-  KvLayer cache;                        // k and v of the same strides, rows 16-byte aligned
+  KvLayer cache;                        // k and v of the same strides, rows of whole 16-byte pieces
   std::span<const int32_t> kv_head_of;  // [num_heads], on the host
   float scale;                          // positive
   Tensor out;                           // [tokens, num_heads * head_dim] bfloat16

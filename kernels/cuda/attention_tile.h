@@ -2,6 +2,7 @@
 // Device code.
 #pragma once
 
+#include "kernels/cuda/attention_fragments_sm80.h"
 #include "kernels/cuda/attention_types.h"
 
 namespace intermix::cuda {
@@ -60,9 +61,9 @@ template <typename S>
 __device__ void load_queries(const AttentionLaunch& launch, const Tile& tile,
                              TileMemory<S>& shared) {
   const AttentionParams& p = launch.p;
-  for (auto i = static_cast<int32_t>(threadIdx.x); i < S::kRows * S::kPieces; i += kThreads) {
-    const int32_t row = i / S::kPieces;
-    const int32_t column = i % S::kPieces * 8;
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < S::kRows * S::kQueryPieces; i += kThreads) {
+    const int32_t row = i / S::kQueryPieces;
+    const int32_t column = i % S::kQueryPieces * 8;
     uint4 piece = {0, 0, 0, 0};
     if (row < tile.rows && column < p.head_dim) {
       const RowPlace place = row_place(launch, tile, row);
@@ -70,7 +71,7 @@ __device__ void load_queries(const AttentionLaunch& launch, const Tile& tile,
       load_f32x8(p.q + place.token * p.q_stride + place.head * p.head_dim + column, x);
       piece = narrow_bf16(x);
     }
-    *reinterpret_cast<uint4*>(shared.q + row * S::kStride + column) = piece;
+    store_query<S>(shared.q + row * S::kStride, column, piece);
   }
   for (auto row = static_cast<int32_t>(threadIdx.x); row < S::kRows; row += kThreads) {
     const RowPlace place = row_place(launch, tile, row < tile.rows ? row : 0);
@@ -80,32 +81,60 @@ __device__ void load_queries(const AttentionLaunch& launch, const Tile& tile,
   }
 }
 
-// Where position chunk * kChunk + threadIdx.x lies in the cache, in pieces of 16 bytes; -1 beyond
-// the tile's last.
-__device__ inline int32_t cache_piece(const AttentionLaunch& launch, const Tile& tile,
-                                      int32_t chunk) {
+// What the block needs to know of one position before it copies k and v.
+struct CachePlace {
+  int32_t piece;  // where it lies in the cache, in pieces of 16 bytes; -1 beyond the tile's last
+  float k_scale;  // of an int8 cache
+  float v_scale;
+};
+
+// Of position chunk * kChunk + threadIdx.x.
+template <typename S>
+__device__ CachePlace cache_place(const AttentionLaunch& launch, const Tile& tile, int32_t chunk) {
   const AttentionParams& p = launch.p;
   const int32_t t = chunk * kChunk + static_cast<int32_t>(threadIdx.x);
-  if (threadIdx.x >= kChunk || t > tile.max_position) return -1;
+  CachePlace place = {-1, 0.0f, 0.0f};
+  if (threadIdx.x >= kChunk || t > tile.max_position) return place;
   const int32_t block = p.block_tables[tile.sequence * p.table_stride + t / p.block_size];
-  return block * p.block_pieces + launch.groups.kv_heads[blockIdx.y] * p.head_pieces +
-         t % p.block_size * p.position_pieces;
+  const int32_t head = launch.groups.kv_heads[blockIdx.y];
+  place.piece =
+      block * p.block_pieces + head * p.head_pieces + t % p.block_size * p.position_pieces;
+  if constexpr (S::kScaled) {
+    const int64_t index =
+        static_cast<int64_t>(block) * p.block_scales + head * p.head_scales + t % p.block_size;
+    place.k_scale = p.k_scales[index];
+    place.v_scale = p.v_scales[index];
+  }
+  return place;
+}
+
+// To the shared memory of a chunk; each of the first kChunk threads its own.
+template <typename S>
+__device__ void store_place(const CachePlace& place, int32_t buffer, TileMemory<S>& shared) {
+  if (threadIdx.x >= kChunk) return;
+  shared.pieces[buffer][threadIdx.x] = place.piece;
+  if constexpr (S::kScaled) {
+    shared.scaled.k[buffer][threadIdx.x] = place.k_scale;
+    shared.scaled.v[buffer][threadIdx.x] = place.v_scale;
+  }
 }
 
 // Starts the copy of one chunk of k or v; zeros beyond the last position and head_dim.
 template <typename S>
-__device__ void copy_chunk(const AttentionParams& p, const uint16_t* cache, const int32_t* pieces,
-                           uint16_t* to) {
+__device__ void copy_chunk(const AttentionParams& p, const void* cache, const int32_t* pieces,
+                           typename S::Element* to) {
   static_assert(kThreads % S::kPieces == 0);
   constexpr int kRowsAtOnce = kThreads / S::kPieces;
   const auto first = static_cast<int32_t>(threadIdx.x / S::kPieces);
   const auto piece = static_cast<int32_t>(threadIdx.x % S::kPieces);
-  const bool real = piece * 8 < p.head_dim;
+  const bool real = piece * S::kPiece < p.head_dim;
+  const auto* elements = static_cast<const typename S::Element*>(cache);
 #pragma unroll 4
   for (int32_t row = first; row < kChunk; row += kRowsAtOnce) {
     const int64_t from = pieces[row];
     const bool valid = real && from >= 0;
-    cp_async_16(to + row * S::kStride + piece * 8, cache + (valid ? (from + piece) * 8 : 0), valid);
+    cp_async_16(to + row * S::kCacheStride + piece * S::kPiece,
+                elements + (valid ? (from + piece) * S::kPiece : 0), valid);
   }
 }
 

@@ -27,8 +27,10 @@ struct HeadGroups {
 
 struct AttentionParams {
   const float* q;
-  const uint16_t* k;
-  const uint16_t* v;
+  const void* k;  // of the tile's Element
+  const void* v;
+  const float* k_scales;  // null where the cache is bfloat16
+  const float* v_scales;
   uint16_t* out;
   const int32_t* positions;
   const int32_t* query_starts;
@@ -41,6 +43,8 @@ struct AttentionParams {
   int32_t block_pieces;  // strides of the cache, in pieces of 16 bytes
   int32_t head_pieces;
   int32_t position_pieces;
+  int32_t block_scales;  // strides of the scales, elements; a head's positions are contiguous
+  int32_t head_scales;
   int32_t tokens;
   int32_t sequences;
   int32_t num_heads;
@@ -94,9 +98,12 @@ __device__ inline uint32_t normalized_pair(float low, float high, float sum) {
   return pack_bf16(add_rn(div_rn(low, sum), 0.0f), add_rn(div_rn(high, sum), 0.0f));
 }
 
-// How the four warps cut the tile's products.
-template <int kHeadDim, int kRowTiles>
+// How the four warps cut the tile's products. CacheElement: uint16_t for bfloat16, or int8_t.
+template <int kHeadDim, int kRowTiles, typename CacheElement>
 struct TileShape {
+  using Element = CacheElement;
+  static constexpr bool kScaled = sizeof(Element) == 1;  // positions have scales
+  static constexpr int kPiece = 16 / sizeof(Element);    // elements of 16 bytes of the cache
   static constexpr int kRows = 16 * kRowTiles;
   static constexpr bool kSplits = kRowTiles == 1;  // may leave splits to others
   static constexpr int kRowWarps = kRowTiles == 1 ? 1 : 2;
@@ -105,9 +112,11 @@ struct TileShape {
   static constexpr int kScoreTiles = kChunk / 8 / kColumnWarps;  // of 8 positions
   static constexpr int kOutTiles = kHeadDim / 8 / kColumnWarps;  // of 8 columns
   static constexpr int kDim = kHeadDim;                          // head_dim, padded with zeros
-  static constexpr int kStride = kHeadDim + kPad;                // elements of a row of q, k, v
+  static constexpr int kStride = kHeadDim + kPad;                // elements of a row of q
+  static constexpr int kCacheStride = kHeadDim + kPiece;         // of a row of k or v
   static constexpr int kWeightStride = kChunk + kPad;            // of a row of weights
-  static constexpr int kPieces = kHeadDim / 8;                   // of 16 bytes in a row
+  static constexpr int kQueryPieces = kHeadDim / 8;              // of 8 elements in a row of q
+  static constexpr int kPieces = kHeadDim / kPiece;              // of 16 bytes in a row of k or v
 };
 
 // Which rows of which sequence this block has.
@@ -121,13 +130,25 @@ struct Tile {
   int32_t max_position;
 };
 
+// What a tile over an int8 cache has besides: the chunk's scales, 0 beyond the last position, and
+// the weights times v's scales.
+template <typename S, bool kScaled = S::kScaled>
+struct ScaleMemory {
+  alignas(16) uint16_t weights[S::kRows * S::kWeightStride];
+  float k[2][kChunk];
+  float v[2][kChunk];
+};
+template <typename S>
+struct ScaleMemory<S, false> {};
+
 // The block's shared memory.
 template <typename S>
 struct TileMemory {
   alignas(16) uint16_t q[S::kRows * S::kStride];
-  alignas(16) uint16_t k[kChunk * S::kStride];
-  alignas(16) uint16_t v[kChunk * S::kStride];
+  alignas(16) typename S::Element k[kChunk * S::kCacheStride];
+  alignas(16) typename S::Element v[kChunk * S::kCacheStride];
   alignas(16) uint16_t weights[S::kRows * S::kWeightStride];
+  ScaleMemory<S> scaled;
   int32_t pieces[2][kChunk];  // where the chunk's positions are in the cache; -1 beyond the last
   float maxima[S::kColumnWarps][S::kRows];
   int32_t positions[S::kRows];  // of each row; -1: no such row

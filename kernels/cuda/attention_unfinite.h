@@ -1,6 +1,7 @@
 // Values that are not finite, at positions that some rows of a tile may not see. A masked row has
 // weight 0 for such a position, but 0 * infinity is NaN. So these values are taken out of the
-// product and added to the rows that see them. Rare; device code.
+// product and added to the rows that see them. Rare; device code. Only a bfloat16 cache holds such
+// values: of an int8 one the scales may be NaN, and weigh_chunk leaves them out for masked rows.
 #pragma once
 
 #include "kernels/cuda/attention_types.h"
@@ -21,7 +22,7 @@ __device__ bool find_unfinite(int32_t chunk, TileMemory<S>& shared) {
   for (auto i = static_cast<int32_t>(threadIdx.x); i < kChunk * S::kDim; i += kThreads) {
     const int32_t row = i / S::kDim;
     if (chunk * kChunk + row <= shared.tile.min_position) continue;
-    found = found || !is_finite(shared.v[row * S::kStride + i % S::kDim]);
+    found = found || !is_finite(shared.v[row * S::kCacheStride + i % S::kDim]);
   }
   const uint32_t lanes = ballot(found);
   if (threadIdx.x % kWarp == 0) shared.found[threadIdx.x / kWarp] = lanes != 0;
@@ -48,7 +49,7 @@ __device__ void add_unfinite(const ThreadPlace& at, int32_t chunk, TileMemory<S>
         const float weight = from_bf16(shared.weights[row * S::kWeightStride + t]);
 #pragma unroll
         for (int n = 0; n < S::kOutTiles; ++n) {
-          const uint32_t v = shared.v[t * S::kStride + column + n * 8 + i % 2];
+          const uint32_t v = shared.v[t * S::kCacheStride + column + n * 8 + i % 2];
           if (!is_finite(v)) part.out[m][n][i] = fma_rn(weight, from_bf16(v), part.out[m][n][i]);
         }
       }
@@ -56,7 +57,7 @@ __device__ void add_unfinite(const ThreadPlace& at, int32_t chunk, TileMemory<S>
   }
   sync_block();
   for (auto i = static_cast<int32_t>(threadIdx.x); i < kChunk * S::kDim; i += kThreads) {
-    uint16_t& v = shared.v[i / S::kDim * S::kStride + i % S::kDim];
+    uint16_t& v = shared.v[i / S::kDim * S::kCacheStride + i % S::kDim];
     if (chunk * kChunk + i / S::kDim > shared.tile.min_position && !is_finite(v)) v = 0;
   }
   sync_block();

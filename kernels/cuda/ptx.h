@@ -79,6 +79,8 @@ INTERMIX_DEVICE float mul_rn(float a, float b);
 INTERMIX_DEVICE float add_rn(float a, float b);
 INTERMIX_DEVICE float div_rn(float a, float b);
 INTERMIX_DEVICE float sqrt_rn(float a);
+// fma.rn.bf16x2: two bfloat16 fmas, in halves. Only for results that bfloat16 holds exactly.
+INTERMIX_DEVICE uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c);
 INTERMIX_DEVICE float to_f32(int32_t value);     // cvt.rn.f32.s32
 INTERMIX_DEVICE int32_t round_s32(float value);  // cvt.rni.s32.f32
 INTERMIX_DEVICE uint16_t to_bf16(float value);   // cvt.rn.bf16.f32; NaN becomes the canonical one

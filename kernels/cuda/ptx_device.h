@@ -123,6 +123,11 @@ INTERMIX_DEVICE float mul_rn(float a, float b) { return __fmul_rn(a, b); }
 INTERMIX_DEVICE float add_rn(float a, float b) { return __fadd_rn(a, b); }
 INTERMIX_DEVICE float div_rn(float a, float b) { return __fdiv_rn(a, b); }
 INTERMIX_DEVICE float sqrt_rn(float a) { return __fsqrt_rn(a); }
+INTERMIX_DEVICE uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
 INTERMIX_DEVICE float to_f32(int32_t value) { return __int2float_rn(value); }
 INTERMIX_DEVICE int32_t round_s32(float value) { return __float2int_rn(value); }
 INTERMIX_DEVICE uint16_t to_bf16(float value) {

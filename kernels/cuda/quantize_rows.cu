@@ -2,12 +2,12 @@
 #include "kernels/cuda/device_math.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/quantize_rows.h"
+#include "kernels/cuda/row_codes.h"
 #include "kernels/cuda/row_grid.h"
 
 namespace intermix::cuda {
 namespace {
 
-constexpr int32_t kInfinityBits = 0x7F800000;
 constexpr int kUnit = 16;  // elements of a row that one thread quantises: 16 bytes of codes
 
 // The largest value of the block, on every thread. `scratch` holds one int32 for each warp.
@@ -23,27 +23,6 @@ __device__ int32_t block_max(int32_t value, int32_t* scratch) {
     value = scratch[w] > value ? scratch[w] : value;
   }
   return value;
-}
-
-// What the largest magnitude of a row says about its codes (QuantizeRows in backend.h).
-struct RowScale {
-  float scale;    // amax / 127; 0 for a row that counts as zero, NaN for one that is not finite
-  float inverse;  // 127 / amax; 0 where all codes are zero
-};
-
-__device__ RowScale row_scale(float amax) {
-  if (!(amax < infinity())) return {quiet_nan(), 0.0f};
-  if (amax < 0x1p-100f) return {0.0f, 0.0f};
-  return {div_rn(amax, 127.0f), div_rn(127.0f, amax)};
-}
-
-__device__ uint32_t code(float x, float inverse) {
-  return static_cast<uint32_t>(round_s32(mul_rn(x, inverse))) & 0xFFu;
-}
-
-__device__ uint32_t code4(const float* x, float inverse) {
-  return code(x[0], inverse) | code(x[1], inverse) << 8 | code(x[2], inverse) << 16 |
-         code(x[3], inverse) << 24;
 }
 
 // 16 codes; `x` may hold NaN where inverse is 0.
@@ -92,8 +71,7 @@ __global__ void RowAbsMaxKernel(AbsMaxParams<T> p) {
   }
   largest = block_max(largest, reinterpret_cast<int32_t*>(shared_memory()));
   if (threadIdx.x == 0) {
-    p.amax[blockIdx.x] =
-        largest >= kInfinityBits ? infinity() : float_of_bits(static_cast<uint32_t>(largest));
+    p.amax[blockIdx.x] = amax_of_bits(largest);
   }
 }
 
@@ -303,8 +281,7 @@ __global__ void RmsNormKernel(NormParams p) {
   const int32_t largest = normalize_row<kWide>(p, row, *inverse_of_row);
   if (p.codes == nullptr) return;
   const int32_t amax = block_max(largest, scratch);  // its barrier also publishes the row
-  const RowScale scale =
-      row_scale(amax >= kInfinityBits ? infinity() : float_of_bits(static_cast<uint32_t>(amax)));
+  const RowScale scale = row_scale(amax_of_bits(amax));
   if (threadIdx.x == 0) p.scales[blockIdx.x] = scale.scale;
   quantize_norm_row<kWide>(p, row, scale.inverse);
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/core/check.h"
 #include "kernels/cuda/ptx.h"
 
 namespace emu {
@@ -38,6 +39,19 @@ inline uint16_t to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if (value != value) return 0x7FFF;
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// A result that would be rounded is a fault of the kernel's: ptx.h rules it out.
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t result = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const auto half = [shift](uint32_t x) { return std::bit_cast<float>(x >> shift << 16); };
+    const float exact = std::fma(half(a), half(b), half(c));
+    const uint32_t bits = std::bit_cast<uint32_t>(exact);
+    CHECK_EQ(bits & 0xFFFFu, 0u) << "fma_bf16x2 rounds " << exact;
+    result |= bits >> 16 << shift;
+  }
+  return result;
 }
 
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "kernels/cuda/rope.h"
@@ -15,12 +16,35 @@
 namespace intermix {
 namespace {
 
-class CudaRopeTest : public CudaOpsTest {};
+// A cache in device memory.
+struct DeviceCache {
+  explicit DeviceCache(const AttentionCache& cache) : k(cache.k), v(cache.v) {
+    if (!cache.layer().quantized()) return;
+    k_scales.emplace(cache.k_scales);
+    v_scales.emplace(cache.v_scales);
+  }
+  KvLayer layer() const {
+    KvLayer layer = {.k = k.view, .v = v.view};
+    if (k_scales.has_value()) {
+      layer.k_scales = k_scales->view;
+      layer.v_scales = v_scales->view;
+    }
+    return layer;
+  }
+
+  DeviceTensor k, v;
+  std::optional<DeviceTensor> k_scales, v_scales;
+};
+
+class CudaRopeTest : public CudaOpsTest {
+ protected:
+  void ExpectSameRope(DType dtype);
+};
 INSTANTIATE_TEST_SUITE_P(, CudaRopeTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
 
-TEST_P(CudaRopeTest, RopeAndStoreKvEqualsTheReference) {
-  for (const int64_t head_dim : {2, 12, 16, 24, 64}) {
-    SCOPED_TRACE(head_dim);
+void CudaRopeTest::ExpectSameRope(DType dtype) {
+  for (const int64_t head_dim : {2, 12, 16, 24, 64, 256}) {
+    SCOPED_TRACE(::testing::Message() << head_dim << " of " << Name(dtype));
     const AttentionCase c = {.head_dim = head_dim,
                              .block_size = 8,
                              .kv_head_of = {0, 0, 1, 1, 2},
@@ -29,27 +53,35 @@ TEST_P(CudaRopeTest, RopeAndStoreKvEqualsTheReference) {
     const AttentionInputs in = MakeAttentionInputs(c);
     const int64_t kv_cols = 3 * head_dim;
     const OwnedTensor q = RandomTensor(DType::kF32, {6, 5 * head_dim + 4}, 1);
-    const OwnedTensor k = RandomTensor(DType::kF32, {6, kv_cols}, 2);
-    const OwnedTensor v = RandomTensor(DType::kF32, {6, kv_cols}, 3);
+    // Rows 3 to 5 are zero, and with a NaN and an infinity.
+    const OwnedTensor k = HostileRows(DType::kF32, 6, kv_cols, 2);
+    const OwnedTensor v = HostileRows(DType::kF32, 6, kv_cols, 3);
     const OwnedTensor rope = RandomTensor(DType::kF32, {in.max_length, head_dim}, 4);
-    const OwnedTensor k_cache = RandomTensor(DType::kBF16, {in.num_blocks, 3, 8, head_dim}, 5);
-    const OwnedTensor v_cache = RandomTensor(DType::kBF16, {in.num_blocks, 3, 8, head_dim}, 6);
-    const DeviceTensor d_q(q), d_k(k), d_v(v), d_rope(rope), d_k_cache(k_cache), d_v_cache(v_cache);
+    const AttentionCache cache = RandomCache(c, in.num_blocks, dtype, 5);
+    const DeviceTensor d_q(q), d_k(k), d_v(v), d_rope(rope);
+    const DeviceCache d_cache(cache);
     const DeviceTensor d_positions(in.positions), d_slots(in.slots);
     reference().RopeAndStoreKv(q.view.Cols(4, q.view.cols()), k.view, v.view, rope.view, in.rows(),
-                               {.k = k_cache.view, .v = v_cache.view});
+                               cache.layer());
     cuda::RopeAndStoreKv({.q = d_q.view.Cols(4, q.view.cols()),
                           .k = d_k.view,
                           .v = d_v.view,
                           .rope = d_rope.view,
                           .rows = {.positions = d_positions.view, .slots = d_slots.view},
-                          .cache = {.k = d_k_cache.view, .v = d_v_cache.view}},
+                          .cache = d_cache.layer()},
                          nullptr);
     ExpectSame(d_q, q);
     ExpectSame(d_k, k);
-    ExpectSame(d_k_cache, k_cache);
-    ExpectSame(d_v_cache, v_cache);
+    ExpectSame(d_cache.k, cache.k);
+    ExpectSame(d_cache.v, cache.v);
+    if (dtype == DType::kBF16) continue;
+    ExpectSame(*d_cache.k_scales, cache.k_scales);
+    ExpectSame(*d_cache.v_scales, cache.v_scales);
   }
+}
+
+TEST_P(CudaRopeTest, RopeAndStoreKvEqualsTheReference) {
+  for (const DType dtype : kCacheDTypes) ExpectSameRope(dtype);
 }
 
 // How a launch may be carried out, with the same bits.
@@ -62,15 +94,17 @@ struct Execution {
 // the cache is NaN, so that reading any of it shows.
 class World {
  public:
-  // k, v  [sequences, max_length, num_kv_heads * head_dim] bfloat16
-  World(const AttentionCase& c, const Tensor& k, const Tensor& v, uint64_t table_seed)
-      : case_(c), inputs_(MakeAttentionInputs(c, table_seed)) {
-    k_cache_ = Fill(k);
-    v_cache_ = Fill(v);
+  // k, v  [sequences, max_length, num_kv_heads * head_dim] bfloat16; quantised where dtype says so
+  World(const AttentionCase& c, const Tensor& k, const Tensor& v, uint64_t table_seed, DType dtype)
+      : case_(c),
+        inputs_(MakeAttentionInputs(c, table_seed)),
+        cache_(ZeroCache(c, inputs_.num_blocks, dtype)) {
+    Fill(k, cache_.k.view, cache_.k_scales.view);
+    Fill(v, cache_.v.view, cache_.v_scales.view);
   }
 
   const AttentionInputs& inputs() const { return inputs_; }
-  KvLayer cache() const { return {.k = k_cache_.view, .v = v_cache_.view}; }
+  KvLayer cache() const { return cache_.layer(); }
 
   // q  [rows, num_heads * head_dim]; returns [rows, num_heads * head_dim] bfloat16
   OwnedTensor Attend(const Tensor& q, const Execution& execution) const {
@@ -86,7 +120,8 @@ class World {
                                     inputs_.block_tables.view.cols() * case_.block_size);
     const OwnedTensor scratch =
         OwnedTensor::Host(DType::kF32, {execution.scratch ? floats : int64_t{0}});
-    const DeviceTensor d_q(wide_q), d_out(out), d_scratch(scratch), d_k(k_cache_), d_v(v_cache_);
+    const DeviceTensor d_q(wide_q), d_out(out), d_scratch(scratch);
+    const DeviceCache d_cache(cache_);
     const DeviceTensor positions(inputs_.positions), slots(inputs_.slots),
         query_starts(inputs_.query_starts), block_tables(inputs_.block_tables);
     cuda::PagedAttention({.q = d_q.view.Cols(4, 4 + cols),
@@ -94,7 +129,7 @@ class World {
                                    .slots = slots.view,
                                    .query_starts = query_starts.view,
                                    .block_tables = block_tables.view},
-                          .cache = {.k = d_k.view, .v = d_v.view},
+                          .cache = d_cache.layer(),
                           .kv_head_of = case_.kv_head_of,
                           .scale = 1.0f / std::sqrt(static_cast<float>(case_.head_dim)),
                           .out = d_out.view.Cols(0, cols),
@@ -112,32 +147,48 @@ class World {
   }
 
  private:
-  OwnedTensor Fill(const Tensor& rows) const {
-    const int64_t heads = case_.num_kv_heads();
-    OwnedTensor cache = OwnedTensor::Host(
-        DType::kBF16, {inputs_.num_blocks, heads, case_.block_size, case_.head_dim});
-    BFloat16* to = cache.view.data<BFloat16>();
-    std::fill_n(to, cache.view.num_elements(), BFloat16(std::nanf("")));
+  // One position of one sequence: [num_kv_heads, head_dim] to the cache.
+  void Put(const BFloat16* from, int64_t block, int64_t offset, const Tensor& values,
+           const Tensor& scales) const {
+    for (int64_t h = 0; h < case_.num_kv_heads(); ++h, from += case_.head_dim) {
+      const Tensor to = values.At(block).At(h).Rows(offset, offset + 1);
+      if (scales.empty()) {
+        std::memcpy(to.raw(), from, static_cast<size_t>(to.bytes()));
+        continue;
+      }
+      OwnedTensor row = OwnedTensor::Host(DType::kF32, {1, case_.head_dim});
+      for (int64_t d = 0; d < case_.head_dim; ++d) {
+        row.view.data<float>()[d] = static_cast<float>(from[d]);
+      }
+      float amax = 0.0f;
+      ReferenceBackend backend;
+      backend.RowAbsMax(row.view, Tensor(&amax, DType::kF32, {1}));
+      float* scale = scales.At(block).row<float>(h) + offset;
+      backend.QuantizeRows(row.view, Tensor(&amax, DType::kF32, {1}),
+                           {.values = to, .scales = Tensor(scale, DType::kF32, {1})});
+    }
+  }
+
+  void Fill(const Tensor& rows, const Tensor& values, const Tensor& scales) const {
+    if (scales.empty()) {
+      std::fill_n(values.data<BFloat16>(), values.num_elements(), BFloat16(std::nanf("")));
+    } else {
+      std::fill_n(values.data<int8_t>(), values.num_elements(), int8_t{99});
+      std::fill_n(scales.data<float>(), scales.num_elements(), std::nanf(""));
+    }
     for (size_t s = 0; s < case_.rows.size(); ++s) {
+      const auto sequence = static_cast<int64_t>(s);
+      const int32_t* table = inputs_.block_tables.view.row<int32_t>(sequence);
       for (int64_t t = 0; t < case_.past[s] + case_.rows[s]; ++t) {
-        const auto sequence = static_cast<int64_t>(s);
-        const int64_t block =
-            inputs_.block_tables.view.row<int32_t>(sequence)[t / case_.block_size];
-        const BFloat16* from = rows.At(sequence).row<BFloat16>(t);
-        for (int64_t h = 0; h < heads; ++h) {
-          std::memcpy(
-              to + ((block * heads + h) * case_.block_size + t % case_.block_size) * case_.head_dim,
-              from + h * case_.head_dim, static_cast<size_t>(case_.head_dim) * 2);
-        }
+        Put(rows.At(sequence).row<BFloat16>(t), table[t / case_.block_size], t % case_.block_size,
+            values, scales);
       }
     }
-    return cache;
   }
 
   AttentionCase case_;
   AttentionInputs inputs_;
-  OwnedTensor k_cache_;
-  OwnedTensor v_cache_;
+  AttentionCache cache_;
 };
 
 // Queries that bfloat16 holds, so that the only rounding is that of the softmax's weights.
@@ -150,13 +201,41 @@ OwnedTensor Bf16Queries(int64_t rows, int64_t cols, uint64_t seed, double stddev
   return q;
 }
 
-class CudaAttentionTest : public CudaOpsTest {};
+class CudaAttentionTest : public CudaOpsTest {
+ protected:
+  void ExpectNearReference(const AttentionCase& c, double stddev, DType dtype);
+};
 INSTANTIATE_TEST_SUITE_P(, CudaAttentionTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
+
+// One case against the reference, both on the same cache.
+void CudaAttentionTest::ExpectNearReference(const AttentionCase& c, double stddev, DType dtype) {
+  const int64_t cols = c.num_heads() * c.head_dim;
+  const int64_t kv_cols = c.num_kv_heads() * c.head_dim;
+  const auto sequences = static_cast<int64_t>(c.rows.size());
+  const int64_t max_length = MakeAttentionInputs(c).max_length;
+  const OwnedTensor k = RandomTensor(DType::kBF16, {sequences, max_length, kv_cols}, 1);
+  const OwnedTensor v = RandomTensor(DType::kBF16, {sequences, max_length, kv_cols}, 2);
+  const OwnedTensor q = Bf16Queries(c.num_rows(), cols, 3, stddev);
+  const World world(c, k.view, v.view, 1, dtype);
+  const OwnedTensor expected = OwnedTensor::Host(DType::kBF16, {c.num_rows(), cols});
+  reference().PagedAttention(q.view, world.inputs().rows(), world.cache(), c.kv_head_of,
+                             1.0f / std::sqrt(static_cast<float>(c.head_dim)), expected.view);
+  const OwnedTensor actual = world.Attend(q.view, {.num_multiprocessors = 4});
+  for (int64_t m = 0; m < c.num_rows(); ++m) {
+    for (int64_t i = 0; i < cols; ++i) {
+      const double e = ElementAt(expected.view, m, i);
+      // Weights are rounded by at most 2^-9 of themselves, results by 2^-9, twice.
+      ASSERT_NEAR(ElementAt(actual.view, m, i), e, 0.008 + std::abs(e) * 0x1p-7)
+          << "row " << m << ", column " << i;
+    }
+  }
+}
 
 TEST_P(CudaAttentionTest, IsWithinRoundingOfTheReference) {
   const std::vector<AttentionCase> cases = {
       {.head_dim = 16, .block_size = 16, .kv_head_of = {0, 1}, .past = {0}, .rows = {0}},
       {.head_dim = 24, .block_size = 8, .kv_head_of = {1, 0, 1}, .past = {3, 0}, .rows = {1, 30}},
+      {.head_dim = 16, .block_size = 8, .kv_head_of = {1, 0, 1}, .past = {3, 0}, .rows = {1, 30}},
       {.head_dim = 32,
        .block_size = 16,
        .kv_head_of = {0, 0, 0, 0},
@@ -168,27 +247,11 @@ TEST_P(CudaAttentionTest, IsWithinRoundingOfTheReference) {
       {.head_dim = 256, .block_size = 16, .kv_head_of = {0}, .past = {260, 0}, .rows = {1, 40}},
   };
   for (const AttentionCase& c : cases) {
-    for (const double stddev : {1.0, 8.0}) {  // flat scores, then nearly one-hot ones
-      SCOPED_TRACE(c.head_dim);
-      const int64_t cols = c.num_heads() * c.head_dim;
-      const int64_t kv_cols = c.num_kv_heads() * c.head_dim;
-      const auto sequences = static_cast<int64_t>(c.rows.size());
-      const int64_t max_length = MakeAttentionInputs(c).max_length;
-      const OwnedTensor k = RandomTensor(DType::kBF16, {sequences, max_length, kv_cols}, 1);
-      const OwnedTensor v = RandomTensor(DType::kBF16, {sequences, max_length, kv_cols}, 2);
-      const OwnedTensor q = Bf16Queries(c.num_rows(), cols, 3, stddev);
-      const World world(c, k.view, v.view, 1);
-      const OwnedTensor expected = OwnedTensor::Host(DType::kBF16, {c.num_rows(), cols});
-      reference().PagedAttention(q.view, world.inputs().rows(), world.cache(), c.kv_head_of,
-                                 1.0f / std::sqrt(static_cast<float>(c.head_dim)), expected.view);
-      const OwnedTensor actual = world.Attend(q.view, {.num_multiprocessors = 4});
-      for (int64_t m = 0; m < c.num_rows(); ++m) {
-        for (int64_t i = 0; i < cols; ++i) {
-          const double e = ElementAt(expected.view, m, i);
-          // Weights are rounded by at most 2^-9 of themselves, results by 2^-9, twice.
-          ASSERT_NEAR(ElementAt(actual.view, m, i), e, 0.008 + std::abs(e) * 0x1p-7)
-              << "row " << m << ", column " << i;
-        }
+    for (const DType dtype : kCacheDTypes) {
+      if (dtype == DType::kI8 && c.head_dim % 16 != 0) continue;
+      for (const double stddev : {1.0, 8.0}) {  // flat scores, then nearly one-hot ones
+        SCOPED_TRACE(::testing::Message() << c.head_dim << " of " << Name(dtype));
+        ExpectNearReference(c, stddev, dtype);
       }
     }
   }
@@ -197,8 +260,11 @@ TEST_P(CudaAttentionTest, IsWithinRoundingOfTheReference) {
 // Two sequences, cut into launches in several ways; what each row of them gets.
 class Cuts {
  public:
-  Cuts(int64_t head_dim, std::vector<int32_t> kv_head_of, std::vector<int32_t> lengths)
-      : head_dim_(head_dim), kv_head_of_(std::move(kv_head_of)), lengths_(std::move(lengths)) {
+  Cuts(int64_t head_dim, std::vector<int32_t> kv_head_of, std::vector<int32_t> lengths, DType dtype)
+      : head_dim_(head_dim),
+        kv_head_of_(std::move(kv_head_of)),
+        lengths_(std::move(lengths)),
+        dtype_(dtype) {
     const AttentionCase c = Case({0, 0}, lengths_);
     const int64_t max_length = std::max(lengths_[0], lengths_[1]);
     const int64_t kv_cols = c.num_kv_heads() * head_dim_;
@@ -224,7 +290,7 @@ class Cuts {
       std::memcpy(to, q_[s].view.row<float>(past[s]), static_cast<size_t>(rows[s] * cols) * 4);
       to += rows[s] * cols;
     }
-    return World(c, k_.view, v_.view, table_seed).Attend(q.view, execution);
+    return World(c, k_.view, v_.view, table_seed, dtype_).Attend(q.view, execution);
   }
 
   // All rows of both sequences in one launch: [lengths[0] + lengths[1], ...].
@@ -256,6 +322,7 @@ class Cuts {
   int64_t head_dim_;
   std::vector<int32_t> kv_head_of_;
   std::vector<int32_t> lengths_;
+  DType dtype_;
   OwnedTensor k_, v_, q_[2];
 };
 
@@ -263,36 +330,41 @@ constexpr Execution kSplitsInTurn = {.scratch = false};
 constexpr Execution kSplitsAtOnce = {.scratch = true, .num_multiprocessors = 64};
 
 TEST_P(CudaAttentionTest, ARowIsTheSameInEveryBatchAndChunking) {
-  const Cuts cuts(32, {0, 0, 1}, {530, 70});
-  const OwnedTensor whole = cuts.Whole();
-  for (const Execution& execution : {kSplitsInTurn, kSplitsAtOnce}) {
-    // Decode, at the edges of chunks and splits.
-    for (const int32_t position : {0, 15, 63, 64, 255, 256, 511, 512, 529}) {
-      cuts.ExpectRows(whole, {position, position % 70}, {1, 1}, execution, 2);
+  for (const DType dtype : kCacheDTypes) {
+    SCOPED_TRACE(Name(dtype));
+    const Cuts cuts(32, {0, 0, 1}, {530, 70}, dtype);
+    const OwnedTensor whole = cuts.Whole();
+    for (const Execution& execution : {kSplitsInTurn, kSplitsAtOnce}) {
+      // Decode, at the edges of chunks and splits.
+      for (const int32_t position : {0, 15, 63, 64, 255, 256, 511, 512, 529}) {
+        cuts.ExpectRows(whole, {position, position % 70}, {1, 1}, execution, 2);
+      }
+      cuts.ExpectRows(whole, {200, 0}, {330, 0}, execution, 3);  // chunks of a prompt
+      cuts.ExpectRows(whole, {250, 10}, {13, 60}, execution, 4);
+      cuts.ExpectRows(whole, {500, 69}, {3, 1}, execution, 5);
     }
-    cuts.ExpectRows(whole, {200, 0}, {330, 0}, execution, 3);  // chunks of a prompt
-    cuts.ExpectRows(whole, {250, 10}, {13, 60}, execution, 4);
-    cuts.ExpectRows(whole, {500, 69}, {3, 1}, execution, 5);
   }
 }
 
 TEST_P(CudaAttentionTest, LargeHeadsAreTheSameInEveryBatchAndChunking) {
-  for (const int64_t head_dim : {128, 256}) {
-    SCOPED_TRACE(head_dim);
-    const Cuts cuts(head_dim, {0, 0}, {280, 18});
-    const OwnedTensor whole = cuts.Whole();
-    cuts.ExpectRows(whole, {279, 17}, {1, 1}, kSplitsAtOnce, 2);
-    cuts.ExpectRows(whole, {260, 2}, {20, 3}, kSplitsInTurn, 3);
-    cuts.ExpectRows(whole, {260, 2}, {3, 3}, kSplitsInTurn, 3);
+  for (const DType dtype : kCacheDTypes) {
+    for (const int64_t head_dim : {128, 256}) {
+      SCOPED_TRACE(::testing::Message() << head_dim << " of " << Name(dtype));
+      const Cuts cuts(head_dim, {0, 0}, {280, 18}, dtype);
+      const OwnedTensor whole = cuts.Whole();
+      cuts.ExpectRows(whole, {279, 17}, {1, 1}, kSplitsAtOnce, 2);
+      cuts.ExpectRows(whole, {260, 2}, {20, 3}, kSplitsInTurn, 3);
+      cuts.ExpectRows(whole, {260, 2}, {3, 3}, kSplitsInTurn, 3);
+    }
   }
 }
 
 // What one position holds reaches the rows from there on, whoever shares their tile, and no other.
 TEST_P(CudaAttentionTest, UnfiniteKeysAndValuesStayWithTheRowsThatSeeThem) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  const Cuts clean(32, {0, 0, 1}, {90, 9});
+  const Cuts clean(32, {0, 0, 1}, {90, 9}, DType::kBF16);
   const OwnedTensor expected = clean.Whole();
-  const Cuts cuts(32, {0, 0, 1}, {90, 9});
+  const Cuts cuts(32, {0, 0, 1}, {90, 9}, DType::kBF16);
   cuts.v().At(0).row<BFloat16>(40)[3] = BFloat16(std::nanf(""));
   cuts.v().At(0).row<BFloat16>(50)[32 + 7] = BFloat16(-kInf);
   cuts.k().At(0).row<BFloat16>(70)[5] = BFloat16(kInf);
@@ -310,6 +382,26 @@ TEST_P(CudaAttentionTest, UnfiniteKeysAndValuesStayWithTheRowsThatSeeThem) {
   cuts.ExpectRows(whole, {35, 0}, {20, 9}, kSplitsInTurn, 3);
 }
 
+// The same with an int8 cache, where the whole head of the position is lost.
+TEST_P(CudaAttentionTest, NanScalesStayWithTheRowsThatSeeThem) {
+  const Cuts clean(32, {0, 0, 1}, {90, 9}, DType::kI8);
+  const OwnedTensor expected = clean.Whole();
+  const Cuts cuts(32, {0, 0, 1}, {90, 9}, DType::kI8);
+  cuts.v().At(0).row<BFloat16>(40)[3] = BFloat16(std::nanf(""));
+  cuts.k().At(0).row<BFloat16>(70)[32 + 5] = BFloat16(HUGE_VALF);
+  const OwnedTensor whole = cuts.Whole();
+  EXPECT_TRUE(BitwiseEqual(whole.view.Rows(0, 40), expected.view.Rows(0, 40)));
+  EXPECT_TRUE(BitwiseEqual(whole.view.Rows(90, 99), expected.view.Rows(90, 99)));
+  for (int64_t m = 40; m < 90; ++m) {
+    for (int64_t i = 0; i < 96; ++i) {
+      EXPECT_EQ(std::isnan(ElementAt(whole.view, m, i)), i < 64 || m >= 70) << m << ", " << i;
+    }
+  }
+  for (const int32_t position : {39, 40, 69, 70}) {
+    cuts.ExpectRows(whole, {position, 3}, {1, 1}, kSplitsInTurn, 2);
+  }
+}
+
 // A NaN or infinity in one row's query stays in that row.
 TEST_P(CudaAttentionTest, NanQueriesStayInTheirRows) {
   const AttentionCase c = {
@@ -317,7 +409,7 @@ TEST_P(CudaAttentionTest, NanQueriesStayInTheirRows) {
   const OwnedTensor k = RandomTensor(DType::kBF16, {1, 294, 64}, 1);
   const OwnedTensor v = RandomTensor(DType::kBF16, {1, 294, 64}, 2);
   const OwnedTensor q = RandomTensor(DType::kF32, {4, 96}, 3);
-  const World world(c, k.view, v.view, 1);
+  const World world(c, k.view, v.view, 1, DType::kBF16);
   const OwnedTensor clean = world.Attend(q.view, {});
   q.view.row<float>(1)[5] = std::nanf("");
   q.view.row<float>(2)[70] = HUGE_VALF;
