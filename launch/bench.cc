@@ -64,8 +64,10 @@ BenchTables BenchPeakCommand(const BenchOptions& options) {
 BenchTables BenchKernelsCommand(const BenchOptions& options) {
   const absl::StatusOr<ModelConfig> config = BenchModelConfig(options.config, 0);
   if (!config.ok()) return config.status();
-  const std::vector<KernelCase> cases =
-      KernelCases({.config = *config, .tokens = options.tokens, .contexts = options.contexts});
+  const std::vector<KernelCase> cases = KernelCases({.config = *config,
+                                                     .tokens = options.tokens,
+                                                     .contexts = options.contexts,
+                                                     .kv_dtype = options.rank.kv_dtype});
   return OnDevice(options, [&](Backend& backend, TurnTimer& timer) {
     return BenchTables(BenchKernels(cases, options.filter, backend, timer,
                                     [](size_t done, size_t total, const std::string& what) {
@@ -86,6 +88,7 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
                        .generate = options.generate,
                        .batches = options.batches,
                        .context = options.context,
+                       .kv_dtype = options.rank.kv_dtype,
                        .progress = &Say},
                       backend, timer);
   });

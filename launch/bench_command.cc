@@ -81,6 +81,7 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   model->add_option("--context", options->context, "Tokens before those that are generated")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  for (CLI::App* command : {kernels, model}) AddKvDTypeOption(*command, options->rank.kv_dtype);
   AddClock(*kernels, *options);
   AddClock(*model, *options);
   AddQuantOptions(*model, options->quant);

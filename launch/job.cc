@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "launch/logging.h"
+#include "spdlog/spdlog.h"
 
 namespace intermix {
 namespace {
@@ -26,6 +27,14 @@ int FairThreads(const MpiSession& session) {
   const int available = CPU_COUNT(&cpus);
   const bool bound = available < sysconf(_SC_NPROCESSORS_ONLN);
   return bound ? available : std::max(1, available / session.local_size());
+}
+
+void LogKvCache(Rank& rank, DType dtype) {
+  const ModelRunner& runner = rank.runner();
+  const int64_t tokens = int64_t{runner.num_kv_blocks()} * runner.block_size();
+  spdlog::info("the KV cache holds {} tokens for each of {} groups of ranks: {} MB of {} per rank",
+               tokens, runner.num_dp_groups(), rank.kv_bytes() >> 20,
+               dtype == DType::kI8 ? "int8" : "bf16");
 }
 
 }  // namespace
@@ -69,6 +78,7 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
   command.add_flag("!--no-cuda-graphs", rank.cuda_graphs,
                    "Start every kernel of a decode step by itself");
   AddQuantOptions(command, options.quant);
+  AddKvDTypeOption(command, rank.kv_dtype);
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error, off")
       ->capture_default_str();
 }
@@ -100,6 +110,7 @@ absl::Status Job::Load(const JobOptions& options) {
   absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(rank_options, std::move(world_));
   if (!rank.ok()) return rank.status();
   rank_ = *std::move(rank);
+  if (first()) LogKvCache(*rank_, rank_options.kv_dtype);
   return absl::OkStatus();
 }
 

@@ -29,6 +29,17 @@ absl::StatusOr<QuantSpec> QuantOptions::Spec() const {
   return spec;
 }
 
+void AddKvDTypeOption(CLI::App& command, DType& dtype) {
+  command
+      .add_option_function<std::string>(
+          "--kv-dtype",
+          [&dtype](const std::string& name) { dtype = name == "int8" ? DType::kI8 : DType::kBF16; },
+          "What the KV cache holds: bf16, or int8, which holds nearly twice as many tokens")
+      ->check(CLI::IsMember({"bf16", "int8"}))
+      ->default_str("bf16")
+      ->group("Quantisation");
+}
+
 void AddQuantOptions(CLI::App& command, QuantOptions& options) {
   const std::string group = "Quantisation";
   command.add_option("--scheme", options.scheme, "integer, float (the baseline) or none")

@@ -1,11 +1,13 @@
-// The options that say how weights are quantised: --scheme, --bits, --group-size, --scales,
-// --amplifier, --clip-search. Shared by every command that may quantise.
+// The options that say how numbers are stored: of weights --scheme, --bits, --group-size, --scales,
+// --amplifier, --clip-search, shared by every command that may quantise; of the KV cache
+// --kv-dtype.
 #pragma once
 
 #include <string>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "kernels/core/dtype.h"
 #include "kernels/quant/integer_scale.h"
 
 namespace intermix {
@@ -26,6 +28,9 @@ struct QuantOptions {
 };
 
 // Adds the options to `command`; `options` outlives the parsing.
+// --kv-dtype bf16|int8; `dtype` outlives the parse.
+void AddKvDTypeOption(CLI::App& command, DType& dtype);
+
 void AddQuantOptions(CLI::App& command, QuantOptions& options);
 
 }  // namespace intermix

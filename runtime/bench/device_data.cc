@@ -43,6 +43,17 @@ Tensor DeviceData::Random(DType dtype, std::initializer_list<int64_t> shape) {
   return tensor;
 }
 
+KvLayer DeviceData::Cache(DType dtype, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
+                          int64_t head_dim) {
+  KvLayer cache = {.k = Random(dtype, {num_blocks, num_kv_heads, block_size, head_dim}),
+                   .v = Random(dtype, {num_blocks, num_kv_heads, block_size, head_dim})};
+  if (dtype == DType::kI8) {
+    cache.k_scales = Zeros(DType::kF32, {num_blocks, num_kv_heads, block_size});
+    cache.v_scales = Zeros(DType::kF32, {num_blocks, num_kv_heads, block_size});
+  }
+  return cache;
+}
+
 Tensor DeviceData::Ints(const std::vector<int32_t>& values, int64_t cols) {
   const auto count = static_cast<int64_t>(values.size());
   const Tensor tensor =

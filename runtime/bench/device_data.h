@@ -23,6 +23,10 @@ class DeviceData {
   // [n], or [n / cols, cols].
   Tensor Ints(const std::vector<int32_t>& values, int64_t cols = 0);
 
+  // One layer of a cache of `dtype` (see KvCacheShape).
+  KvLayer Cache(DType dtype, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
+                int64_t head_dim);
+
   // Rows as a linear layer takes them: int8 with scales, or float32.
   Activations Rows(bool quantized, int64_t tokens, int64_t k);
 

@@ -95,6 +95,7 @@ struct AttentionCase {
   int64_t sequences = 1;
   int64_t rows = 1;     // of each sequence, its last positions
   int64_t context = 1;  // positions of each sequence
+  DType kv_dtype = DType::kBF16;
 };
 
 PreparedKernel PrepareAttention(Backend& backend, const AttentionCase& c) {
@@ -114,11 +115,8 @@ PreparedKernel PrepareAttention(Backend& backend, const AttentionCase& c) {
   std::vector<int32_t> tables(static_cast<size_t>(c.sequences * blocks));
   std::iota(tables.begin(), tables.end(), 0);
   const int64_t width = config.num_attention_heads * config.head_dim;
-  const auto kv = [&] {
-    return data->Random(DType::kBF16, {c.sequences * blocks, config.num_key_value_heads, kBlockSize,
-                                       config.head_dim});
-  };
-  const KvLayer cache{.k = kv(), .v = kv()};
+  const KvLayer cache = data->Cache(c.kv_dtype, c.sequences * blocks, config.num_key_value_heads,
+                                    kBlockSize, config.head_dim);
   const PagedRows rows{.positions = data->Ints(positions),
                        .slots = data->Ints(slots),
                        .query_starts = data->Ints(starts),
@@ -130,13 +128,11 @@ PreparedKernel PrepareAttention(Backend& backend, const AttentionCase& c) {
   }
   const Tensor q = data->Random(DType::kF32, {c.sequences * c.rows, width});
   const Tensor out = data->Zeros(DType::kBF16, {c.sequences * c.rows, width});
-  return {.work = AttentionWork({.num_heads = config.num_attention_heads,
-                                 .num_kv_heads = config.num_key_value_heads,
-                                 .head_dim = config.head_dim},
-                                positions, starts),
-          .run = [&backend, data, q, rows, cache, kv_head_of, out] {
-            backend.PagedAttention(q, rows, cache, kv_head_of, 0.09f, out);
-          }};
+  return {
+      .work = AttentionWork(AttentionShapeOf(cache, config.num_attention_heads), positions, starts),
+      .run = [&backend, data, q, rows, cache, kv_head_of, out] {
+        backend.PagedAttention(q, rows, cache, kv_head_of, 0.09f, out);
+      }};
 }
 
 LinearShape Shape(const std::string& name, int64_t n, int64_t k) {
@@ -234,17 +230,23 @@ std::vector<KernelCase> AttentionCases(const KernelCaseOptions& options) {
   const auto add = [&](const char* phase, const AttentionCase& c) {
     cases.push_back({.op = "attention",
                      .shape = absl::StrCat(phase, ", context ", c.context, ", ", c.sequences,
-                                           c.sequences == 1 ? " sequence" : " sequences"),
+                                           c.sequences == 1 ? " sequence" : " sequences",
+                                           c.kv_dtype == DType::kI8 ? ", int8" : ""),
                      .tokens = c.sequences * c.rows,
                      .prepare = [c](Backend& backend) { return PrepareAttention(backend, c); }});
   };
   for (const int64_t context : options.contexts) {
     for (const int64_t sequences : {1, 16}) {
       if (sequences * context > kMostPositions) continue;
-      add("decode", {.config = options.config, .sequences = sequences, .context = context});
+      add("decode", {.config = options.config,
+                     .sequences = sequences,
+                     .context = context,
+                     .kv_dtype = options.kv_dtype});
     }
-    add("prompt",
-        {.config = options.config, .rows = std::min(kPromptRows, context), .context = context});
+    add("prompt", {.config = options.config,
+                   .rows = std::min(kPromptRows, context),
+                   .context = context,
+                   .kv_dtype = options.kv_dtype});
   }
   return cases;
 }

@@ -31,6 +31,7 @@ struct KernelCaseOptions {
   ModelConfig config;
   std::vector<int64_t> tokens;    // rows of linear layers and row ops
   std::vector<int64_t> contexts;  // positions that attention reads
+  DType kv_dtype = DType::kBF16;  // of the cache that it reads; or kI8
 };
 
 std::vector<KernelCase> LinearCases(const KernelCaseOptions& options);

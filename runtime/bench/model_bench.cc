@@ -58,7 +58,8 @@ class ModelBench {
                                                     .num_blocks = blocks,
                                                     .num_kv_heads = config.num_key_value_heads,
                                                     .block_size = kBlockSize,
-                                                    .head_dim = config.head_dim},
+                                                    .head_dim = config.head_dim,
+                                                    .dtype = options_.kv_dtype},
                                        backend_);
     return absl::OkStatus();
   }

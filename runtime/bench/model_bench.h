@@ -25,6 +25,7 @@ struct ModelBenchOptions {
   int32_t generate = 64;               // tokens of each sequence
   std::vector<int32_t> batches = {1};  // sequences that generate together, after `context` tokens
   int32_t context = 512;               // tokens before the generated ones
+  DType kv_dtype = DType::kBF16;       // of the KV cache; or kI8
   BenchProgress progress;
 };
 

@@ -89,9 +89,7 @@ void ProfiledBackend::RopeAndStoreKv(Tensor q, Tensor k, const Tensor& v, const 
 
 void ProfiledBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
                                      std::span<const int32_t> kv_head_of, float scale, Tensor out) {
-  const AttentionShape shape{.num_heads = static_cast<int64_t>(kv_head_of.size()),
-                             .num_kv_heads = cache.k.shape(1),
-                             .head_dim = cache.k.shape(3)};
+  const AttentionShape shape = AttentionShapeOf(cache, static_cast<int64_t>(kv_head_of.size()));
   Time("attention", [&] { inner_.PagedAttention(q, rows, cache, kv_head_of, scale, out); }).work +=
       AttentionWork(shape, HostInts(inner_, rows.positions), HostInts(inner_, rows.query_starts));
 }

@@ -76,7 +76,8 @@ PreparedKernel PrepareSilu(Backend& backend, int64_t tokens, int64_t width) {
           .run = [&backend, data, gate_up, out] { backend.SiluMul(gate_up, out); }};
 }
 
-PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t tokens) {
+PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t tokens,
+                           DType kv_dtype) {
   constexpr int32_t kBlockSize = 16;
   const auto data = std::make_shared<DeviceData>(backend);
   const int64_t kv_width = config.num_key_value_heads * config.head_dim;
@@ -88,13 +89,11 @@ PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t 
   const Tensor k = data->Random(DType::kF32, {tokens, kv_width});
   const Tensor v = data->Random(DType::kF32, {tokens, kv_width});
   const Tensor rope = data->Random(DType::kF32, {tokens, config.head_dim});
-  const auto cache_half = [&] {
-    return data->Zeros(DType::kBF16,
-                       {blocks, config.num_key_value_heads, kBlockSize, config.head_dim});
-  };
-  const KvLayer cache{.k = cache_half(), .v = cache_half()};
+  const KvLayer cache =
+      data->Cache(kv_dtype, blocks, config.num_key_value_heads, kBlockSize, config.head_dim);
   const PagedRows rows{.positions = data->Ints(positions), .slots = data->Ints(positions)};
-  return {.work = {.bytes = Bytes({q, q, k, k, v}) + static_cast<double>(4 * tokens * kv_width)},
+  const int64_t position_bytes = AttentionShapeOf(cache, 0).position_bytes;
+  return {.work = {.bytes = Bytes({q, q, k, k, v}) + static_cast<double>(tokens * position_bytes)},
           .run = [&backend, data, q, k, v, rope, rows, cache] {
             backend.RopeAndStoreKv(q, k, v, rope, rows, cache);
           }};
@@ -159,6 +158,7 @@ std::vector<KernelCase> RowCases(const KernelCaseOptions& options) {
   const ModelConfig& config = options.config;
   const int64_t hidden = config.hidden_size;
   const int64_t inner = config.intermediate_size;
+  const DType kv_dtype = options.kv_dtype;
   std::vector<KernelCase> cases;
   for (const int64_t t : options.tokens) {
     const auto add = [&](const char* op, int64_t width, Prepare prepare) {
@@ -169,7 +169,7 @@ std::vector<KernelCase> RowCases(const KernelCaseOptions& options) {
     add("norm", hidden, [=](Backend& b) { return PrepareNorm(b, t, hidden); });
     add("add", hidden, [=](Backend& b) { return PrepareAdd(b, t, hidden); });
     add("silu", inner, [=](Backend& b) { return PrepareSilu(b, t, inner); });
-    add("rope", config.head_dim, [=](Backend& b) { return PrepareRope(b, config, t); });
+    add("rope", config.head_dim, [=](Backend& b) { return PrepareRope(b, config, t, kv_dtype); });
     if (!config.is_moe()) continue;
     add("route", hidden, [=](Backend& b) { return PrepareRoute(b, config, t); });
     add("sort and gather", hidden, [=](Backend& b) { return PreparePermute(b, config, t); });

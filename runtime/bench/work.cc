@@ -44,11 +44,20 @@ Work GroupedLinearWork(std::span<const PackedWeight* const> weights,
   return work;
 }
 
+AttentionShape AttentionShapeOf(const KvLayer& cache, int64_t num_heads) {
+  const int64_t num_kv_heads = cache.k.shape(1);
+  const int64_t head_dim = cache.k.shape(3);
+  const int64_t head_bytes = head_dim * static_cast<int64_t>(ByteSize(cache.k.dtype())) +
+                             (cache.quantized() ? int64_t{sizeof(float)} : 0);
+  return {.num_heads = num_heads,
+          .num_kv_heads = num_kv_heads,
+          .head_dim = head_dim,
+          .position_bytes = 2 * num_kv_heads * head_bytes};
+}
+
 Work AttentionWork(const AttentionShape& shape, std::span<const int32_t> positions,
                    std::span<const int32_t> query_starts) {
   const auto q_width = static_cast<double>(shape.num_heads * shape.head_dim);
-  const auto kv_width = static_cast<double>(shape.num_kv_heads * shape.head_dim);
-  constexpr double kBytesOfKAndV = 4.0;
   Work work;
   for (size_t s = 0; s + 1 < query_starts.size(); ++s) {
     int32_t longest = -1;
@@ -57,7 +66,7 @@ Work AttentionWork(const AttentionShape& shape, std::span<const int32_t> positio
       work.float_ops += 4.0 * q_width * (position + 1);
       longest = std::max(longest, position);
     }
-    work.bytes += kBytesOfKAndV * kv_width * (longest + 1);
+    work.bytes += static_cast<double>(shape.position_bytes) * (longest + 1);
   }
   return work;
 }

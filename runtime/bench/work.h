@@ -32,7 +32,10 @@ struct AttentionShape {
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
+  int64_t position_bytes = 0;  // of K and V in the cache
 };
+// Of a cache's heads and dtype, and `num_heads` query heads.
+AttentionShape AttentionShapeOf(const KvLayer& cache, int64_t num_heads);
 
 // PagedAttention: q . k and p . v of every row with every position up to its own, and each
 // sequence's cached K and V once.

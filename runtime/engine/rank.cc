@@ -104,6 +104,16 @@ absl::StatusOr<int32_t> DecideMaxContext(const RankOptions& options, const Model
   return static_cast<int32_t>(options.max_context > 0 ? options.max_context : limit);
 }
 
+absl::Status CheckKvDType(const RankOptions& options, const ModelConfig& config) {
+  if (options.kv_dtype != DType::kI8 || options.device != "cuda" || config.head_dim % 16 == 0) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("an int8 KV cache on GPUs needs heads of a multiple of 16 elements, not the "
+                   "model's ",
+                   config.head_dim, "; use --kv-dtype bf16"));
+}
+
 // The parts of start-up that need no other rank; each may fail on its own.
 struct Opened {
   std::unique_ptr<Checkpoint> checkpoint;
@@ -137,6 +147,7 @@ absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& worl
   absl::StatusOr<int32_t> max_context = DecideMaxContext(options, config);
   if (!max_context.ok()) return max_context.status();
   opened.max_context = *max_context;
+  if (absl::Status s = CheckKvDType(options, config); !s.ok()) return s;
   return opened;
 }
 
@@ -177,7 +188,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
   KvCacheShape shape = {.num_layers = config.num_hidden_layers,
                         .num_kv_heads = opened->plan.kv_heads.size(),
                         .block_size = options.block_size,
-                        .head_dim = config.head_dim};
+                        .head_dim = config.head_dim,
+                        .dtype = options.kv_dtype};
   absl::StatusOr<int64_t> blocks = DecideKvBlocks({.memory_bytes = options.kv_memory_bytes,
                                                    .max_context = parts.max_context,
                                                    .free_bytes = FreeBytes(parts)},

@@ -31,6 +31,7 @@ struct RankOptions {
   int32_t max_context = 0;      // 0: the model's max_position_embeddings
   int64_t kv_memory_bytes = 0;  // 0: enough for 16 sequences of max_context, within free memory
   int32_t block_size = 16;
+  DType kv_dtype = DType::kBF16;  // or kI8: half the bytes, see runtime/kv
   // How tokens reach their experts: automatic by batch size, or forced (tests, measurements).
   enum class Dispatch : uint8_t { kAuto, kAllToAll, kReplicated };
   Dispatch dispatch = Dispatch::kAuto;

@@ -13,9 +13,27 @@ ProgramResult Bench(std::vector<std::string> arguments) {
 }
 
 TEST(BenchCommandTest, MeasuresATinyModel) {
-  const ProgramResult result = Bench(
-      {"model", "--config", TestData() + "/tiny-mixtral", "--threads", "2", "-p", "16", "-n", "2",
-       "-b", "1,2", "--context", "16", "--group-size", "32", "--turns", "1", "-o", "json"});
+  const ProgramResult result = Bench({"model",
+                                      "--config",
+                                      TestData() + "/tiny-mixtral",
+                                      "--threads",
+                                      "2",
+                                      "-p",
+                                      "16",
+                                      "-n",
+                                      "2",
+                                      "-b",
+                                      "1,2",
+                                      "--context",
+                                      "16",
+                                      "--group-size",
+                                      "32",
+                                      "--kv-dtype",
+                                      "int8",
+                                      "--turns",
+                                      "1",
+                                      "-o",
+                                      "json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const nlohmann::json json = nlohmann::json::parse(result.out);
   ASSERT_EQ(json.at("model").size(), 3u);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "comm/self_communicator.h"
 #include "gtest/gtest.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/testing/scripted_run.h"
@@ -15,9 +16,11 @@ struct Model {
   std::string directory;
   int num_experts;
   Scheme scheme = Scheme::kInteger;
+  DType kv_dtype = DType::kBF16;
 
   friend void PrintTo(const Model& m, std::ostream* os) {
-    *os << m.directory << (m.scheme == Scheme::kNone ? " unquantised" : "");
+    *os << m.directory << (m.scheme == Scheme::kNone ? " unquantised" : "") << ", KV cache "
+        << Name(m.kv_dtype);
   }
 };
 
@@ -32,7 +35,8 @@ class CudaLayoutsTest : public testing::TestWithParam<Model> {
             .quant = {.scheme = GetParam().scheme, .group_size = 32},
             .device = device,
             .num_threads = 1,
-            .kv_memory_bytes = 1 << 20};
+            .kv_memory_bytes = 1 << 20,
+            .kv_dtype = GetParam().kv_dtype};
   }
   std::vector<SequenceTrace> Run(int world, const RankOptions& options, const Ride& ride) const {
     const std::vector<std::vector<int32_t>> prompts = {
@@ -101,15 +105,29 @@ TEST_P(CudaLogitsTest, AreCloseToTheCpus) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, CudaLayoutsTest,
-                         testing::Values(Model{"random-mixtral-gqa", 4},
-                                         Model{"random-llama-gqa", 0}));
+INSTANTIATE_TEST_SUITE_P(
+    Models, CudaLayoutsTest,
+    testing::Values(Model{"random-mixtral-gqa", 4}, Model{"random-llama-gqa", 0},
+                    Model{"random-mixtral-gqa", 4, Scheme::kInteger, DType::kI8}));
+
+TEST(CudaKvDTypeTest, Int8NeedsHeadsOf16ByteRows) {
+  setenv("INTERMIX_EMULATOR", "devices=4", /*overwrite=*/0);
+  const RankOptions options = {.model_directory = TestData() + "/random-llama-gqa",
+                               .quant = {.group_size = 32},
+                               .device = "cuda",
+                               .kv_dtype = DType::kI8};
+  EXPECT_EQ(Rank::Create(options, MakeSelfCommunicator()).status(),
+            absl::InvalidArgumentError(
+                "an int8 KV cache on GPUs needs heads of a multiple of 16 elements, not the "
+                "model's 24; use --kv-dtype bf16"));
+}
 
 // The baseline, cuBLASLt's, is outside the promise of equal bits.
-INSTANTIATE_TEST_SUITE_P(Models, CudaLogitsTest,
-                         testing::Values(Model{"random-mixtral-gqa", 4},
-                                         Model{"random-llama-gqa", 0},
-                                         Model{"random-mixtral-mqa", 8, Scheme::kNone}));
+INSTANTIATE_TEST_SUITE_P(
+    Models, CudaLogitsTest,
+    testing::Values(Model{"random-mixtral-gqa", 4}, Model{"random-llama-gqa", 0},
+                    Model{"random-mixtral-mqa", 8, Scheme::kNone},
+                    Model{"random-mixtral-mqa", 8, Scheme::kInteger, DType::kI8}));
 
 }  // namespace
 }  // namespace intermix

@@ -50,6 +50,13 @@ TEST(MpiGenerateTest, EveryWeightSchemeSaysTheSameOnFourRanks) {
   }
 }
 
+TEST(MpiGenerateTest, AnInt8CacheSaysTheSameOnAnyNumberOfRanks) {
+  const std::string alone = Answer(1, 1, 1, {"--kv-dtype", "int8"});
+  EXPECT_GT(alone.size(), 40u);
+  EXPECT_EQ(Answer(2, 2, 2, {"--kv-dtype", "int8"}), alone);
+  EXPECT_EQ(Answer(4, 2, 4, {"--kv-dtype", "int8"}), alone);
+}
+
 TEST(MpiGenerateTest, GreedyTextIsThatOfTransformers) {
   const ProgramResult result = Generate(2, {"--model", kMixtral, "--prompt", "And it came to pass",
                                             "--max-tokens", "32", "--scheme", "none"});

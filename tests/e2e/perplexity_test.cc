@@ -8,8 +8,8 @@
 namespace intermix {
 namespace {
 
-double Measure(const QuantSpec& quant) {
-  const std::unique_ptr<SteppedModel> model = SteppedModel::Load("tiny-mixtral", quant);
+double Measure(const QuantSpec& quant, DType kv_dtype = DType::kBF16) {
+  const std::unique_ptr<SteppedModel> model = SteppedModel::Load("tiny-mixtral", quant, kv_dtype);
   if (model == nullptr) return 0.0;
   const std::vector<int32_t> tokens = HeldOutTokens();
   absl::StatusOr<PerplexityResult> result = MeasurePerplexity(
@@ -23,6 +23,13 @@ double Measure(const QuantSpec& quant) {
 TEST(PerplexityTest, UnquantisedIsThatOfTransformers) {
   const double expected = ReadTestJson("golden/tiny-mixtral.json").at("perplexity").at("value");
   EXPECT_NEAR(Measure({.scheme = Scheme::kNone}), expected, 0.002 * expected);
+}
+
+TEST(PerplexityTest, OfAnInt8CacheIsWithin03PercentOfBf16) {
+  const double bf16 = Measure({.scheme = Scheme::kNone});
+  const double int8 = Measure({.scheme = Scheme::kNone}, DType::kI8);
+  EXPECT_NE(int8, bf16);
+  EXPECT_NEAR(int8, bf16, 0.003 * bf16);
 }
 
 class IntegerScaleTest : public ::testing::TestWithParam<int64_t> {};

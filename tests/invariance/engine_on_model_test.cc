@@ -17,14 +17,17 @@ using testing::Collected;
 using testing::RunningEngine;
 
 constexpr int32_t kVocab = 2048;
-// K and V of 4 layers with 4 heads, 16 positions of 32 bfloat16.
-constexpr int64_t kBlockBytes = 2 * 4 * 4 * 16 * 32 * 2;
+// K and V of 4 layers with 4 heads, 16 positions of 32 elements.
+int64_t BlockBytes(DType kv_dtype) {
+  return 2 * 4 * 4 * 16 * (kv_dtype == DType::kI8 ? 32 + 4 : 2 * 32);
+}
 
-RankOptions TinyMixtral(int64_t kv_memory_bytes) {
+RankOptions TinyMixtral(int64_t kv_memory_bytes, DType kv_dtype) {
   return {.model_directory = TestData() + "/tiny-mixtral",
           .quant = {.scales = ScaleChoice::kFolded},
           .num_threads = 1,
-          .kv_memory_bytes = kv_memory_bytes};
+          .kv_memory_bytes = kv_memory_bytes,
+          .kv_dtype = kv_dtype};
 }
 
 // Half of them begin alike, for more than one block.
@@ -93,26 +96,32 @@ void ExpectSame(const Outcome& actual, const Outcome& expected) {
   EXPECT_EQ(actual.snapshot.free_blocks, actual.snapshot.total_blocks);
 }
 
-TEST(EngineOnModelTest, AloneTogetherPreemptedOrCachedGivesTheSameBits) {
+class EngineOnModelTest : public ::testing::TestWithParam<DType> {};
+
+TEST_P(EngineOnModelTest, AloneTogetherPreemptedOrCachedGivesTheSameBits) {
+  const DType kv = GetParam();
   const EngineOptions uncached = {.prefix_caching = false};
-  const Outcome alone = Serve(1, TinyMixtral(8 << 20), uncached, false);
+  const Outcome alone = Serve(1, TinyMixtral(8 << 20, kv), uncached, false);
   EXPECT_EQ(alone.snapshot.prefix_hit_tokens, 0);
   EXPECT_EQ(alone.answers[0].tokens.size(), 30);
 
-  const Outcome cached = Serve(1, TinyMixtral(8 << 20), {}, false);
+  const Outcome cached = Serve(1, TinyMixtral(8 << 20, kv), {}, false);
   EXPECT_GT(cached.snapshot.prefix_hit_tokens, 100);
   ExpectSame(cached, alone);
 
   const EngineOptions narrow = {.max_batch_tokens = 40};
-  const int64_t few_blocks = 20 * kBlockBytes;
-  const Outcome preempted = Serve(1, TinyMixtral(few_blocks), narrow, true);
+  const int64_t few_blocks = 20 * BlockBytes(kv);
+  const Outcome preempted = Serve(1, TinyMixtral(few_blocks, kv), narrow, true);
   EXPECT_GT(preempted.snapshot.preemptions, 0);
   ExpectSame(preempted, alone);
 
-  const Outcome two_ranks = Serve(2, TinyMixtral(few_blocks / 2), narrow, true);
+  const Outcome two_ranks = Serve(2, TinyMixtral(few_blocks / 2, kv), narrow, true);
   EXPECT_GT(two_ranks.snapshot.preemptions, 0);
   ExpectSame(two_ranks, alone);
 }
+
+INSTANTIATE_TEST_SUITE_P(KvDTypes, EngineOnModelTest, ::testing::Values(DType::kBF16, DType::kI8),
+                         [](const auto& kv) { return std::string(Name(kv.param)); });
 
 }  // namespace
 }  // namespace intermix

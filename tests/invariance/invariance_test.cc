@@ -16,8 +16,11 @@ struct Model {
   int32_t vocab_size;
   int num_experts;
   int longest_prompt;
+  DType kv_dtype = DType::kBF16;
 
-  friend void PrintTo(const Model& m, std::ostream* os) { *os << m.directory; }
+  friend void PrintTo(const Model& m, std::ostream* os) {
+    *os << m.directory << ", KV cache " << Name(m.kv_dtype);
+  }
 };
 
 std::string Data(const std::string& name) { return TestData() + "/" + name; }
@@ -44,7 +47,8 @@ class InvarianceTest : public testing::TestWithParam<Model> {
     return {.model_directory = Data(GetParam().directory),
             .quant = GetParam().spec,
             .num_threads = 1,
-            .kv_memory_bytes = 8 << 20};
+            .kv_memory_bytes = 8 << 20,
+            .kv_dtype = GetParam().kv_dtype};
   }
   std::vector<SequenceTrace> Run(int world, const RankOptions& options, const Ride& ride) const {
     return RunJob(world, options, prompts_, kNewTokens, ride);
@@ -125,7 +129,14 @@ INSTANTIATE_TEST_SUITE_P(
         Model{"random-mixtral-mqa", Spec(Scheme::kInteger, ScaleChoice::kAuto, 32), 101, 8, 90},
         // Dense: tensor and data parallel only; head_dim 24 has a tail in the 16-lane order.
         Model{"random-llama-gqa", Spec(Scheme::kInteger, ScaleChoice::kAuto, 32), 111, 0, 90},
-        Model{"random-llama-gqa", Spec(Scheme::kNone, ScaleChoice::kAuto, 32), 111, 0, 90}));
+        Model{"random-llama-gqa", Spec(Scheme::kNone, ScaleChoice::kAuto, 32), 111, 0, 90},
+        // An int8 cache: several splits, a replicated K/V head, a tail.
+        Model{"tiny-mixtral", Spec(Scheme::kInteger, ScaleChoice::kFolded, 128), 2048, 8, 300,
+              DType::kI8},
+        Model{"random-mixtral-mqa", Spec(Scheme::kInteger, ScaleChoice::kAuto, 32), 101, 8, 90,
+              DType::kI8},
+        Model{"random-llama-gqa", Spec(Scheme::kInteger, ScaleChoice::kAuto, 32), 111, 0, 90,
+              DType::kI8}));
 
 }  // namespace
 }  // namespace intermix

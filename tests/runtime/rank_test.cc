@@ -1,6 +1,7 @@
 // Rank: what start-up refuses, on every rank alike, and what it reports once it runs.
 #include "runtime/engine/rank.h"
 
+#include <array>
 #include <atomic>
 
 #include "gmock/gmock.h"
@@ -97,6 +98,29 @@ TEST(RankTest, SaysWhatItIsAndCountsItsExpertsTokens) {
     rank->world().Barrier();
     EXPECT_EQ(total, kTokens * 2 * 4);
   });
+}
+
+TEST(RankTest, AnInt8CacheHoldsNearlyTwiceAsManyTokens) {
+  std::array<int32_t, 2> blocks = {};
+  std::array<std::vector<float>, 2> logits;
+  for (const DType dtype : {DType::kBF16, DType::kI8}) {
+    const auto i = static_cast<size_t>(dtype == DType::kI8);
+    RunRanks(1, [&](std::unique_ptr<Communicator> comm) {
+      RankOptions options = TinyMixtral();
+      options.kv_dtype = dtype;
+      const std::unique_ptr<Rank> rank = *Rank::Create(options, std::move(comm));
+      blocks[i] = rank->runner().num_kv_blocks();
+      EXPECT_LE(rank->kv_bytes(), 1 << 20);
+      const Tensor last = rank->runner().Step(
+          {.step = 1,
+           .chunks = {{.logits = LogitsWanted::kLast, .tokens = {1, 2, 3}, .blocks = {0}}}});
+      logits[i].assign(last.data<float>(), last.data<float>() + last.cols());
+    });
+  }
+  // 4 layers, K and V of 4 heads: 32 elements of 2 bytes, or of 1 and a scale of 4.
+  EXPECT_EQ(blocks[0], (1 << 20) / (4 * 2 * 4 * 16 * 64));
+  EXPECT_EQ(blocks[1], (1 << 20) / (4 * 2 * 4 * 16 * 36));
+  EXPECT_NE(logits[0], logits[1]);
 }
 
 }  // namespace

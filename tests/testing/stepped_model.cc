@@ -34,9 +34,10 @@ std::vector<int32_t> HeldOutTokens() {
 }
 
 std::unique_ptr<SteppedModel> SteppedModel::Load(const std::string& directory,
-                                                 const QuantSpec& quant) {
+                                                 const QuantSpec& quant, DType kv_dtype) {
   absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(
-      {.model_directory = TestData() + "/" + directory, .quant = quant}, MakeSelfCommunicator());
+      {.model_directory = TestData() + "/" + directory, .quant = quant, .kv_dtype = kv_dtype},
+      MakeSelfCommunicator());
   EXPECT_TRUE(rank.ok()) << rank.status();
   if (!rank.ok()) return nullptr;
   return std::unique_ptr<SteppedModel>(new SteppedModel(*std::move(rank)));

@@ -26,7 +26,8 @@ class SteppedModel {
 
   // A directory of tests/data. Fails the test and returns null where it does not load.
   static std::unique_ptr<SteppedModel> Load(const std::string& directory,
-                                            const QuantSpec& quant = {.scheme = Scheme::kNone});
+                                            const QuantSpec& quant = {.scheme = Scheme::kNone},
+                                            DType kv_dtype = DType::kBF16);
 
   ModelRunner& runner() { return rank_->runner(); }
 

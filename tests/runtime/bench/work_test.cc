@@ -48,10 +48,15 @@ TEST(WorkTest, AttentionReadsEachSequenceOnce) {
   // Sequence 0: rows at positions 2 and 3. Sequence 1: one row at position 9.
   const std::vector<int32_t> positions = {2, 3, 9};
   const std::vector<int32_t> starts = {0, 2, 3};
-  const Work work =
-      AttentionWork({.num_heads = 4, .num_kv_heads = 2, .head_dim = 8}, positions, starts);
+  KvLayer cache{.k = Tensor(nullptr, DType::kBF16, {5, 2, 16, 8})};
+  const Work work = AttentionWork(AttentionShapeOf(cache, 4), positions, starts);
   EXPECT_EQ(work.float_ops, 4.0 * (4 * 8) * (3 + 4 + 10));
   EXPECT_EQ(work.bytes, 2.0 * 2 * (2 * 8) * (4 + 10));
+  cache = {.k = Tensor(nullptr, DType::kI8, {5, 2, 16, 8}),
+           .k_scales = Tensor(nullptr, DType::kF32, {5, 2, 16})};
+  const Work quantized = AttentionWork(AttentionShapeOf(cache, 4), positions, starts);
+  EXPECT_EQ(quantized.float_ops, work.float_ops);
+  EXPECT_EQ(quantized.bytes, 2.0 * 2 * (8 + 4) * (4 + 10));
 }
 
 TEST(WorkTest, WorkAddsUp) {
