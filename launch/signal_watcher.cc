@@ -40,9 +40,12 @@ SignalWatcher::SignalWatcher() {
 SignalWatcher::~SignalWatcher() {
   if (!started_) return;
   ending_ = true;
-  pthread_kill(thread_.native_handle(), SIGTERM);  // wakes the thread, nothing else
+  Wake();
   thread_.join();
 }
+
+// By a signal to the thread alone, which then looks at the flags.
+void SignalWatcher::Wake() { pthread_kill(thread_.native_handle(), SIGTERM); }
 
 void SignalWatcher::Start(absl::Duration grace) {
   grace_ = grace;
@@ -53,13 +56,16 @@ void SignalWatcher::Start(absl::Duration grace) {
 void SignalWatcher::SetAction(std::function<void()> action) {
   const std::lock_guard lock(mutex_);
   action_ = std::move(action);
-  if (triggered_) action_();
+  if (acted_) action_();
 }
 
 void SignalWatcher::Trigger() {
+  if (!triggered_.exchange(true)) Wake();
+}
+
+void SignalWatcher::Act() {
   const std::lock_guard lock(mutex_);
-  if (triggered_) return;
-  triggered_ = true;
+  if (std::exchange(acted_, true)) return;
   if (action_) action_();
 }
 
@@ -68,13 +74,13 @@ void SignalWatcher::Run() {
   int signal = 0;
   sigwait(&set, &signal);
   if (ending_) return;
-  signal_ = signal;
-  {
+  if (!triggered_.exchange(true)) {  // not Trigger's doing
+    signal_ = signal;
     const std::lock_guard lock(mutex_);
     if (!action_) EndNow(signal, "stopped before it was ready");
   }
   const absl::Time first = absl::Now();
-  Trigger();
+  Act();
   for (absl::Duration left = grace_; left > absl::ZeroDuration();
        left = first + grace_ - absl::Now()) {
     const timespec timeout = absl::ToTimespec(left);

@@ -1,4 +1,5 @@
-// SignalWatcher: turns SIGINT and SIGTERM into one call on a thread of its own.
+// SignalWatcher: turns SIGINT, SIGTERM, or a call that asks for the same, into one call on a thread
+// of its own.
 //
 // Make it before any other thread, so that all threads inherit the blocked signals. The first
 // signal runs the action; a second one, or a stop that takes longer than the grace, ends the
@@ -30,19 +31,22 @@ class SignalWatcher {
   // more when this returns.
   void SetAction(std::function<void()> action);
 
-  // Any thread: as the first signal, without its deadline. Idempotent.
+  // Any thread, once started: as the first signal, but that it waits for an action. Idempotent.
   void Trigger();
 
-  // The signal that came first; 0: none.
+  // The signal that came first; 0: none, or Trigger did.
   int signal() const { return signal_; }
 
  private:
   void Run();
+  void Act();
+  void Wake();
 
   std::mutex mutex_;
-  std::function<void()> action_;  // guarded by mutex_
-  bool triggered_ = false;        // guarded by mutex_
-  bool started_ = false;          // of the owner's thread
+  std::function<void()> action_;        // guarded by mutex_
+  bool acted_ = false;                  // guarded by mutex_: or is to, once there is an action
+  std::atomic<bool> triggered_{false};  // by a signal or a call
+  bool started_ = false;                // of the owner's thread
   absl::Duration grace_;
   std::atomic<int> signal_{0};
   std::atomic<bool> ending_{false};

@@ -205,17 +205,21 @@ bool Engine::Impl::WaitForWork() {
 
 void Engine::Impl::DropCancelledAndExpired() {
   const absl::Time now = absl::Now();
-  std::vector<std::pair<const Sequence*, absl::Status>> ended;
+  std::vector<std::pair<const Sequence*, TokenDelta>> ended;
   scheduler_.ForEach([&](Sequence& sequence) {
-    if (sequence.stream->cancelled()) {
-      ended.emplace_back(&sequence, absl::CancelledError("the request was cancelled"));
+    if (sequence.stream->has_enough()) {
+      ended.emplace_back(&sequence, TokenDelta{.reason = FinishReason::kStop});
+    } else if (sequence.stream->cancelled()) {
+      ended.emplace_back(&sequence,
+                         TokenDelta{.status = absl::CancelledError("the request was cancelled")});
     } else if (sequence.deadline <= now) {
-      ended.emplace_back(&sequence, absl::DeadlineExceededError(absl::StrCat(
-                                        "the request's deadline passed after ",
-                                        sequence.num_output_tokens(), " output tokens")));
+      ended.emplace_back(
+          &sequence, TokenDelta{.status = absl::DeadlineExceededError(
+                                    absl::StrCat("the request's deadline passed after ",
+                                                 sequence.num_output_tokens(), " output tokens"))});
     }
   });
-  for (auto& [sequence, status] : ended) End(*sequence, {.status = std::move(status)});
+  for (auto& [sequence, last] : ended) End(*sequence, std::move(last));
 }
 
 void Engine::Impl::Step() {

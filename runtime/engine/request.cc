@@ -8,6 +8,18 @@
 
 namespace intermix {
 
+namespace {
+
+// Moves the first `count` of `from`, or all, to the end of `to`.
+template <typename T>
+void MoveFirst(size_t count, std::vector<T>& from, std::vector<T>& to) {
+  const auto end = from.begin() + static_cast<std::ptrdiff_t>(std::min(count, from.size()));
+  std::move(from.begin(), end, std::back_inserter(to));
+  from.erase(from.begin(), end);
+}
+
+}  // namespace
+
 TokenDelta RequestStream::Next(absl::Time deadline) {
   std::unique_lock lock(mutex_);
   const auto ready = [this] { return !pending_.empty(); };
@@ -16,7 +28,18 @@ TokenDelta RequestStream::Next(absl::Time deadline) {
   } else {
     ready_.wait_until(lock, absl::ToChronoTime(deadline), ready);
   }
-  TokenDelta delta = std::exchange(pending_, {});
+  TokenDelta delta;
+  if (pending_.prompt_logprobs.size() > kMaxMerged) {
+    MoveFirst(kMaxMerged, pending_.prompt_logprobs, delta.prompt_logprobs);
+    return delta;
+  }
+  if (pending_.tokens.size() > kMaxMerged) {
+    delta.prompt_logprobs = std::exchange(pending_.prompt_logprobs, {});
+    MoveFirst(kMaxMerged, pending_.tokens, delta.tokens);
+    MoveFirst(kMaxMerged, pending_.logprobs, delta.logprobs);
+    return delta;
+  }
+  delta = std::exchange(pending_, {});
   if (delta.finished) {  // the end stays and is returned again
     pending_ = {.finished = true,
                 .status = delta.status,

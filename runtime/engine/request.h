@@ -61,9 +61,13 @@ struct TokenDelta {
 // Debian's absl, built without the sanitizer, makes it report races that are none.
 class RequestStream {
  public:
+  // With 20 logprobs each, about half of the 4 MiB that a gRPC client takes in one message.
+  static constexpr size_t kMaxMerged = 4096;
+
   // Reader: waits until something is there or `deadline` passes (then an empty, unfinished delta).
-  // Tokens pushed since the last call come merged into one delta. After the finished delta it
-  // returns that one again at once, without tokens.
+  // Tokens pushed since the last call come merged into one delta, but for what exceeds kMaxMerged
+  // tokens or prompt logprobs: that is left for the next call. After the finished delta it returns
+  // that one again at once, without tokens.
   TokenDelta Next(absl::Time deadline = absl::InfiniteFuture());
 
   // Reader, once, before its first Next: `ready` is called after every Push and Finish, on the
@@ -72,23 +76,34 @@ class RequestStream {
   void OnReady(std::function<void()> ready);
 
   // Any thread: the engine drops the request within one step and ends the stream CANCELLED.
-  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  void Cancel() { Want(Wanted::kNothing); }
+
+  // Any thread: what was read is the whole answer (a stop string ended it); the engine drops the
+  // request within one step and ends the stream kStop.
+  void HasEnough() { Want(Wanted::kEnd); }
 
   // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none. Returns
   // how many tokens the reader has not taken.
   size_t Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
   void PushPrompt(std::vector<TokenLogprobs> logprobs);  // of the next prompt tokens
   void Finish(TokenDelta last);  // its tokens are appended to what was pushed
-  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  bool cancelled() const { return wanted_.load(std::memory_order_relaxed) == Wanted::kNothing; }
+  bool has_enough() const { return wanted_.load(std::memory_order_relaxed) == Wanted::kEnd; }
 
  private:
+  enum class Wanted : uint8_t { kMore, kEnd, kNothing };
+
+  void Want(Wanted wanted) {  // the first one counts
+    Wanted more = Wanted::kMore;
+    wanted_.compare_exchange_strong(more, wanted, std::memory_order_relaxed);
+  }
   void Change(const std::function<void(TokenDelta&)>& change);
 
   std::mutex mutex_;  // held for a few instructions only: the engine never waits for a reader
   std::condition_variable ready_;
   TokenDelta pending_;                                     // guarded by mutex_
   std::shared_ptr<const std::function<void()>> on_ready_;  // guarded by mutex_
-  std::atomic<bool> cancelled_{false};
+  std::atomic<Wanted> wanted_{Wanted::kMore};
 };
 
 }  // namespace intermix

@@ -3,9 +3,20 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "spdlog/spdlog.h"
 
 namespace intermix {
+namespace {
+
+constexpr absl::Duration kFarewellTimeout = absl::Seconds(1);
+
+}  // namespace
+
+ControlClient::Attendance::~Attendance() {
+  context.TryCancel();
+  writer->Finish();
+}
 
 ControlClient::ControlClient(const ControlClientOptions& options, const v1::RankInfo& info,
                              std::function<v1::RankStatus()> status)
@@ -13,6 +24,7 @@ ControlClient::ControlClient(const ControlClientOptions& options, const v1::Rank
       status_(std::move(status)),
       stub_(v1::Control::NewStub(
           grpc::CreateChannel(options.address, grpc::InsecureChannelCredentials()))),
+      rank_(info.rank()),
       info_(info),
       thread_([this] { Run(); }) {}
 
@@ -51,9 +63,27 @@ void ControlClient::Run() {
     std::unique_lock lock(mutex_);
     wake_.wait_for(lock, absl::ToChronoMilliseconds(options_.interval),
                    [this] { return ending_ || report_now_; });
-    if (ending_) return;
+    if (ending_) break;
     report_now_ = false;
   }
+  Leave();
+}
+
+// Rank 0 hears it before the Attend call ends.
+void ControlClient::Leave() {
+  v1::HeartbeatRequest request;
+  request.set_job_id(options_.job_id);
+  request.set_rank(rank_);
+  *request.mutable_status() = status_();
+  request.set_leaving(true);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       absl::ToChronoMilliseconds(kFarewellTimeout));
+  v1::HeartbeatResponse response;
+  if (const grpc::Status status = stub_->Heartbeat(&context, request, &response); !status.ok()) {
+    spdlog::debug("rank {} left without a word: {}", rank_, status.error_message());
+  }
+  attendance_ = nullptr;
 }
 
 void ControlClient::Report() {
@@ -64,13 +94,30 @@ void ControlClient::Report() {
   }
   grpc::Status status = registered ? grpc::Status::OK : Register();
   if (status.ok()) status = Heartbeat();
-  const std::lock_guard lock(mutex_);
-  if (status.error_code() == grpc::StatusCode::NOT_FOUND) registered_ = false;
+  if (status.ok()) Attend();
+  {
+    const std::lock_guard lock(mutex_);
+    if (status.error_code() == grpc::StatusCode::NOT_FOUND) registered_ = false;
+    if (ending_) return;
+  }
   num_failures_ = status.ok() ? 0 : num_failures_ + 1;
-  if (num_failures_ == 2 && !ending_) {
-    spdlog::warn("rank {} cannot report to rank 0 at {}: {}", info_.rank(), options_.address,
+  if (status.ok()) return;
+  if (num_failures_ == 1) failing_since_ = absl::Now();
+  if (num_failures_ == 2) {
+    spdlog::warn("rank {} cannot report to rank 0 at {}: {}", rank_, options_.address,
                  status.error_message());
   }
+  if (absl::Now() - failing_since_ >= options_.silence_limit) options_.on_silence();
+}
+
+void ControlClient::Attend() {
+  v1::AttendRequest request;
+  request.set_job_id(options_.job_id);
+  request.set_rank(rank_);
+  if (attendance_ != nullptr && attendance_->writer->Write(request)) return;
+  attendance_ = std::make_unique<Attendance>();
+  attendance_->writer = stub_->Attend(&attendance_->context, &attendance_->response);
+  attendance_->writer->Write(request);
 }
 
 grpc::Status ControlClient::Register() {
@@ -97,7 +144,7 @@ grpc::Status ControlClient::Heartbeat() {
   *request.mutable_status() = status_();
   {
     const std::lock_guard lock(mutex_);
-    request.set_rank(info_.rank());
+    request.set_rank(rank_);
     request.set_stop_requested(stop_requested_);
   }
   v1::HeartbeatResponse response;

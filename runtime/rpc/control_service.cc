@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/rpc/attend_call.h"
 #include "runtime/rpc/proto_convert.h"
 #include "runtime/rpc/stats_call.h"
 #include "runtime/tokenizer/detokenizer.h"
@@ -34,11 +35,12 @@ absl::Status CheckInterval(const char* field, absl::Duration value, absl::Durati
 }  // namespace
 
 ControlService::ControlService(std::string version, std::string job_id, ClusterTable& table,
-                               LiveRequests& live, ControlActions actions)
+                               LiveRequests& live, TaskPool& pool, ControlActions actions)
     : version_(std::move(version)),
       job_id_(std::move(job_id)),
       table_(table),
       live_(live),
+      pool_(pool),
       actions_(std::move(actions)) {}
 
 void ControlService::Open(const v1::ModelInfo& info, const EngineOptions& options, Engine& engine,
@@ -129,16 +131,30 @@ grpc::ServerWriteReactor<v1::Stats>* ControlService::WatchStats(
   return new StatsCall(interval, [this] { return Sample(); });
 }
 
+grpc::ServerUnaryReactor* ControlService::AnswerLater(Context* context, size_t bytes,
+                                                      std::function<absl::Status()> work) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const bool posted =
+      pool_.Post(bytes, [reactor, work = std::move(work)] { reactor->Finish(ToGrpc(work())); });
+  if (!posted) {
+    reactor->Finish(ToGrpc(absl::ResourceExhaustedError(
+        "too many requests wait to be tokenised already; try again later")));
+  }
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* ControlService::Tokenize(Context* context,
                                                    const v1::TokenizeRequest* request,
                                                    v1::TokenizeResponse* response) {
   const auto loaded = GetLoaded();
   if (!loaded.ok()) return Answer(context, loaded.status());
-  const absl::StatusOr<std::vector<int32_t>> ids =
-      EncodePrompt((*loaded)->model, request->text(),
-                   !request->has_add_special_tokens() || request->add_special_tokens());
-  if (ids.ok()) response->mutable_token_ids()->Add(ids->begin(), ids->end());
-  return Answer(context, ids.status());
+  return AnswerLater(context, request->text().size(), [request, response, loaded = *loaded] {
+    const absl::StatusOr<std::vector<int32_t>> ids =
+        EncodePrompt(loaded->model, request->text(),
+                     !request->has_add_special_tokens() || request->add_special_tokens());
+    if (ids.ok()) response->mutable_token_ids()->Add(ids->begin(), ids->end());
+    return ids.status();
+  });
 }
 
 grpc::ServerUnaryReactor* ControlService::Detokenize(Context* context,
@@ -159,9 +175,12 @@ grpc::ServerUnaryReactor* ControlService::Detokenize(Context* context,
                   absl::InvalidArgumentError(absl::StrCat(
                       "token_ids holds ", id, "; the vocabulary has ids 0 to ", vocab_size - 1)));
   }
-  const std::vector<int32_t> ids(request->token_ids().begin(), request->token_ids().end());
-  response->set_text(ValidUtf8((*loaded)->model.tokenizer->Decode(ids)));
-  return Answer(context, absl::OkStatus());
+  const size_t bytes = sizeof(uint32_t) * static_cast<size_t>(request->token_ids_size());
+  return AnswerLater(context, bytes, [request, response, loaded = *loaded] {
+    const std::vector<int32_t> ids(request->token_ids().begin(), request->token_ids().end());
+    response->set_text(ValidUtf8(loaded->model.tokenizer->Decode(ids)));
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* ControlService::Abort(Context* context, const v1::AbortRequest* request,
@@ -238,10 +257,16 @@ grpc::ServerUnaryReactor* ControlService::Heartbeat(Context* context,
                                                     v1::HeartbeatResponse* response) {
   absl::Status status = CheckJob(request->job_id());
   if (status.ok() && request->stop_requested()) actions_.stop();
-  if (status.ok()) status = table_.Heartbeat(request->rank(), request->status());
+  if (status.ok()) {
+    status = table_.Heartbeat(request->rank(), request->status(), request->leaving());
+  }
   const std::lock_guard lock(mutex_);
   response->set_log_level(log_level_);
   return Answer(context, status);
+}
+
+grpc::ServerReadReactor<v1::AttendRequest>* ControlService::Attend(Context*, v1::AttendResponse*) {
+  return new AttendCall(table_, [this](const std::string& job_id) { return CheckJob(job_id); });
 }
 
 }  // namespace intermix

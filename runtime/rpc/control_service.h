@@ -16,6 +16,7 @@
 #include "runtime/rpc/cluster_table.h"
 #include "runtime/rpc/front.h"
 #include "runtime/rpc/live_requests.h"
+#include "runtime/rpc/task_pool.h"
 
 namespace intermix {
 
@@ -29,9 +30,10 @@ struct ControlActions {
 
 class ControlService final : public v1::Control::CallbackService {
  public:
-  // `job_id` is what ranks must show. `table` and `live` outlive the service.
+  // `job_id` is what ranks must show. `table`, `live` and `pool`, which turns text into tokens and
+  // back, outlive the service.
   ControlService(std::string version, std::string job_id, ClusterTable& table, LiveRequests& live,
-                 ControlActions actions);
+                 TaskPool& pool, ControlActions actions);
 
   // The model is loaded. `engine` and the model's tokenizer outlive the gRPC server.
   void Open(const v1::ModelInfo& info, const EngineOptions& options, Engine& engine,
@@ -71,6 +73,8 @@ class ControlService final : public v1::Control::CallbackService {
                     v1::RegisterResponse* response) override;
   Reactor* Heartbeat(Context* context, const v1::HeartbeatRequest* request,
                      v1::HeartbeatResponse* response) override;
+  grpc::ServerReadReactor<v1::AttendRequest>* Attend(Context* context,
+                                                     v1::AttendResponse* response) override;
 
  private:
   // What Open brings; constant from then on.
@@ -81,6 +85,8 @@ class ControlService final : public v1::Control::CallbackService {
     FrontModel model;
   };
 
+  // Answers with what `work`, which runs on the pool, returns.
+  Reactor* AnswerLater(Context* context, size_t bytes, std::function<absl::Status()> work);
   absl::Status CheckJob(const std::string& job_id) const;
   // UNAVAILABLE until loaded.
   absl::StatusOr<std::shared_ptr<const Loaded>> GetLoaded() const;
@@ -91,6 +97,7 @@ class ControlService final : public v1::Control::CallbackService {
   const std::string job_id_;
   ClusterTable& table_;
   LiveRequests& live_;
+  TaskPool& pool_;
   const ControlActions actions_;
   const ClusterTable::Clock::time_point started_ = ClusterTable::Clock::now();
 

@@ -15,24 +15,49 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 
 }  // namespace
 
-GenerateCall::GenerateCall(const std::string& id, const Engine::Streams& streams,
-                           const AnswerBuilder& answer, uint64_t seed, LiveRequests& live)
-    : seed_(seed), live_(live), live_number_(live.Add(id, streams)) {
-  for (const std::shared_ptr<RequestStream>& stream : streams) {
-    choices_.push_back({stream, answer, static_cast<uint32_t>(choices_.size())});
+std::shared_ptr<GenerateCall> GenerateCall::Start(LiveRequests& live) {
+  std::shared_ptr<GenerateCall> call(new GenerateCall(live));
+  const std::optional<uint64_t> number = live.Add(call);
+  if (!number.has_value()) return nullptr;
+  call->live_number_ = *number;
+  call->self_ = call;
+  return call;
+}
+
+void GenerateCall::Begin(const Request& request, DeliveryThread& delivery) {
+  live_.SetId(live_number_, request.id);
+  {
+    const std::lock_guard lock(mutex_);
+    seed_ = request.seed;
+    for (const std::shared_ptr<RequestStream>& stream : request.streams) {
+      choices_.push_back({stream, request.answer, static_cast<uint32_t>(choices_.size())});
+    }
+    if (finishing_ || aborted_) CancelStreams();
+  }
+  const std::weak_ptr<Deliverable> weak = weak_from_this();
+  for (const std::shared_ptr<RequestStream>& stream : request.streams) {
+    stream->OnReady([weak, &delivery] { delivery.Post(weak); });
   }
 }
 
-GenerateCall* GenerateCall::Start(const std::string& id, const Engine::Streams& streams,
-                                  const AnswerBuilder& answer, uint64_t seed,
-                                  DeliveryThread& delivery, LiveRequests& live) {
-  const std::shared_ptr<GenerateCall> call(new GenerateCall(id, streams, answer, seed, live));
-  call->self_ = call;
-  const std::weak_ptr<Deliverable> weak = call;
-  for (const std::shared_ptr<RequestStream>& stream : streams) {
-    stream->OnReady([weak, &delivery] { delivery.Post(weak); });
+bool GenerateCall::over() {
+  const std::lock_guard lock(mutex_);
+  return finishing_;
+}
+
+void GenerateCall::Abort() {
+  const std::lock_guard lock(mutex_);
+  aborted_ = true;
+  CancelStreams();
+}
+
+void GenerateCall::Fail(const absl::Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_.ok()) failure_ = status;
+    CancelStreams();
   }
-  return call.get();
+  Deliver();
 }
 
 void GenerateCall::Deliver() {
@@ -58,9 +83,9 @@ void GenerateCall::Deliver() {
 
 GenerateCall::Action GenerateCall::NextAction() {
   if (writing_ || finishing_) return {};
-  if (cancelled_) {
+  if (cancelled_ || !failure_.ok()) {
     finishing_ = true;
-    return {Action::Kind::kFinish, grpc::Status::CANCELLED};
+    return {Action::Kind::kFinish, cancelled_ ? grpc::Status::CANCELLED : ToGrpc(failure_)};
   }
   for (size_t i = 0; i < choices_.size(); ++i) {
     Choice& choice = choices_[next_choice_];
@@ -79,7 +104,7 @@ GenerateCall::Action GenerateCall::ActionFor(Choice& choice) {
   const AnswerPart part = choice.answer.Take(std::move(delta));
   if (part.delta.finished) {
     choice.end = part.delta;
-    choice.stream->Cancel();  // a stop string ends it before the engine does
+    choice.stream->HasEnough();  // a stop string ends it before the engine does
   }
   if (!part.has_content()) return EndOf(choice);
   message_ = ToByteBuffer(DeltaToProto(part, choice.index));
@@ -110,17 +135,19 @@ void GenerateCall::OnWriteDone(bool ok) {
   {
     const std::lock_guard lock(mutex_);
     writing_ = false;
-    if (!ok) cancelled_ = true;
+    if (!ok) {
+      cancelled_ = true;
+      CancelStreams();
+    }
   }
-  if (!ok) CancelStreams();
   Deliver();
 }
 
 void GenerateCall::OnCancel() {
-  CancelStreams();
   {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;
+    CancelStreams();
   }
   Deliver();
 }

@@ -1,9 +1,9 @@
 // GenerateCall: one running Generate RPC, between its answers' RequestStreams and its gRPC stream.
 //
-// Holds no thread: it moves when the engine has something (on the delivery thread), when a write is
-// through, or when the client is gone (on gRPC's threads). At most one write is in flight; what
-// comes meanwhile waits merged in the RequestStreams, so a slow reader costs memory for its own
-// tokens only.
+// Holds no thread: it moves when its request is ready or refused (on a thread that turns text into
+// tokens), when the engine has something (on the delivery thread), when a write is through, or when
+// the client is gone (on gRPC's threads). At most one write is in flight; what comes meanwhile
+// waits merged in the RequestStreams, so a slow reader costs memory for its own tokens only.
 #pragma once
 
 #include <memory>
@@ -21,15 +21,28 @@
 
 namespace intermix {
 
-class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public Deliverable {
+class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                           public Deliverable,
+                           public LiveCall,
+                           public std::enable_shared_from_this<GenerateCall> {
  public:
-  // The reactor for gRPC, which owns itself until OnDone. `answer` is a builder that has taken
-  // nothing yet, for each of `streams`. `delivery` and `live`, which has the call from Start to
-  // OnDone by its client's `id`, outlive it.
-  static GenerateCall* Start(const std::string& id, const Engine::Streams& streams,
-                             const AnswerBuilder& answer, uint64_t seed, DeliveryThread& delivery,
-                             LiveRequests& live);
+  // The reactor for gRPC, which owns itself until OnDone; null where `live` takes no more calls.
+  // `live`, which has the call until OnDone, outlives it.
+  static std::shared_ptr<GenerateCall> Start(LiveRequests& live);
 
+  // Once, unless it fails before: the engine has the request. `answer` is a builder that has taken
+  // nothing yet, for each of `streams`. `delivery` outlives the call.
+  struct Request {
+    std::string id;  // the client's; for abort
+    Engine::Streams streams;
+    AnswerBuilder answer;
+    uint64_t seed = 0;
+  };
+  void Begin(const Request& request, DeliveryThread& delivery);
+  bool over();  // it needs no request any more
+
+  void Abort() override;
+  void Fail(const absl::Status& status) override;
   void Deliver() override;  // delivery thread
   void OnWriteDone(bool ok) override;
   void OnCancel() override;  // the client cancelled or vanished, or the deadline passed
@@ -52,24 +65,25 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pu
     bool done = false;                   // and said
   };
 
-  GenerateCall(const std::string& id, const Engine::Streams& streams, const AnswerBuilder& answer,
-               uint64_t seed, LiveRequests& live);
-  void CancelStreams();
-  Action NextAction();  // mutex_ held, as for what follows
+  explicit GenerateCall(LiveRequests& live) : live_(live) {}
+  void CancelStreams();  // mutex_ held, as for what follows
+  Action NextAction();
   Action ActionFor(Choice& choice);
   Action EndOf(Choice& choice);
 
-  const uint64_t seed_;
   LiveRequests& live_;
-  const uint64_t live_number_;
+  uint64_t live_number_ = 0;
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
   std::mutex mutex_;             // guards what follows; the engine thread never takes it
-  std::vector<Choice> choices_;  // streams and indices are constant
+  std::vector<Choice> choices_;  // empty until Begin
   size_t next_choice_ = 0;       // they take turns
-  bool writing_ = false;         // a write is in flight
-  bool finishing_ = false;       // Finish was called: nothing more may be
-  bool cancelled_ = false;
+  uint64_t seed_ = 0;
+  bool writing_ = false;    // a write is in flight
+  bool finishing_ = false;  // Finish was called: nothing more may be
+  bool cancelled_ = false;  // the client is gone
+  bool aborted_ = false;
+  absl::Status failure_;      // not OK: it ends with this
   grpc::ByteBuffer message_;  // lives while writing_
 };
 

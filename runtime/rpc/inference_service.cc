@@ -29,42 +29,71 @@ absl::StatusOr<v1::GenerateRequest> Parse(const grpc::ByteBuffer& bytes) {
 }  // namespace
 
 void InferenceService::Open(Engine& engine, const FrontModel& model) {
-  backing_ = std::make_unique<const Backing>(Backing{.engine = &engine, .model = model});
-  open_ = backing_.get();
+  const std::lock_guard lock(mutex_);
+  backing_ = std::make_shared<const Backing>(Backing{.engine = &engine, .model = model});
+  open_ = true;
 }
 
-void InferenceService::Close(const char* why) {
+void InferenceService::Close(const std::string& why) {
+  const std::lock_guard lock(mutex_);
   closed_because_ = why;
-  open_ = nullptr;
+  open_ = false;
 }
 
-void InferenceService::Reopen() { open_ = backing_.get(); }
+void InferenceService::Reopen() {
+  const std::lock_guard lock(mutex_);
+  open_ = true;
+}
 
-absl::StatusOr<GenerateCall*> InferenceService::Submit(const grpc::CallbackServerContext& context,
-                                                       const grpc::ByteBuffer& bytes) {
-  const Backing* backing = open_;
-  if (backing == nullptr) return absl::UnavailableError(closed_because_.load());
+absl::StatusOr<std::shared_ptr<const InferenceService::Backing>> InferenceService::GetOpen() const {
+  const std::lock_guard lock(mutex_);
+  if (!open_) return absl::UnavailableError(closed_because_);
+  return backing_;
+}
+
+absl::StatusOr<GenerateCall::Request> InferenceService::Submit(const grpc::ByteBuffer& bytes,
+                                                               absl::Time deadline) {
+  const auto backing = GetOpen();
+  if (!backing.ok()) return backing.status();
+  const FrontModel& model = (*backing)->model;
   const absl::StatusOr<v1::GenerateRequest> proto = Parse(bytes);
   if (!proto.ok()) return proto.status();
-  absl::StatusOr<GenerateRequest> request = FromProto(*proto, backing->model);
+  absl::StatusOr<GenerateRequest> request = FromProto(*proto, model);
   if (!request.ok()) return request.status();
   request->id = absl::StrCat(proto->request_id(), "#", ++num_requests_);
-  request->deadline = absl::FromChrono(context.deadline());
+  request->deadline = deadline;
   const absl::StatusOr<int32_t> num_choices = NumChoices(*proto);
   if (!num_choices.ok()) return num_choices.status();
   const absl::StatusOr<Engine::Streams> streams =
-      backing->engine->SubmitChoices(*request, *num_choices);
+      (*backing)->engine->SubmitChoices(*request, *num_choices);
   if (!streams.ok()) return streams.status();
-  return GenerateCall::Start(proto->request_id(), *streams,
-                             AnswerBuilder(*backing->model.tokenizer, *request),
-                             request->sampling.seed, delivery_, live_);
+  return GenerateCall::Request{.id = proto->request_id(),
+                               .streams = *streams,
+                               .answer = AnswerBuilder(*model.tokenizer, *request),
+                               .seed = request->sampling.seed};
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(
-    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
-  const absl::StatusOr<GenerateCall*> call = Submit(*context, *request);
-  if (!call.ok()) return new RefusedCall(call.status());
-  return *call;
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) {
+  if (const auto backing = GetOpen(); !backing.ok()) return new RefusedCall(backing.status());
+  const std::shared_ptr<GenerateCall> call = GenerateCall::Start(live_);
+  if (call == nullptr) {
+    return new RefusedCall(absl::ResourceExhaustedError(absl::StrCat(
+        live_.limit(), " calls are open already, also those that ended and whose clients have not ",
+        "read the end; try again later")));
+  }
+  const absl::Time deadline = absl::FromChrono(context->deadline());
+  const bool posted = pool_.Post(bytes->Length(), [this, call, deadline, copy = *bytes] {
+    if (call->over()) return;
+    const absl::StatusOr<GenerateCall::Request> request = Submit(copy, deadline);
+    if (!request.ok()) return call->Fail(request.status());
+    call->Begin(*request, delivery_);
+  });
+  if (!posted) {
+    call->Fail(absl::ResourceExhaustedError(
+        "too many requests wait to be tokenised already; try again later"));
+  }
+  return call.get();
 }
 
 }  // namespace intermix

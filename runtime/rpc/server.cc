@@ -1,6 +1,6 @@
 #include "runtime/rpc/server.h"
 
-#include <chrono>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +11,10 @@
 
 namespace intermix {
 namespace {
+
+// Two, so that one long text does not keep all others waiting.
+constexpr int kTokenizerThreads = 2;
+constexpr size_t kMaxWaitingBytes = size_t{64} << 20;
 
 std::string DrawJobId() { return absl::StrCat(absl::Hex(DrawSeed()), absl::Hex(DrawSeed())); }
 
@@ -45,7 +49,9 @@ RpcServer::RpcServer(const RpcServerOptions& options)
     : job_id_(DrawJobId()),
       on_stop_requested_(options.on_stop_requested),
       table_(options.world),
-      control_(options.version, job_id_, table_, inference_.live(), MakeActions()) {}
+      pool_(kTokenizerThreads, kMaxWaitingBytes),
+      inference_(pool_),
+      control_(options.version, job_id_, table_, inference_.live(), pool_, MakeActions()) {}
 
 ControlActions RpcServer::MakeActions() {
   return {.stop = on_stop_requested_,
@@ -74,7 +80,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", address->ToString(), "; choose another port"));
   }
-  self->SetServing(false);
+  {
+    const std::lock_guard lock(self->mutex_);
+    self->PublishHealth();
+  }
   address->port = port;
   self->address_ = *address;
   return self;
@@ -82,7 +91,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
-void RpcServer::SetServing(bool serving) {
+void RpcServer::PublishHealth() {
+  const bool serving = state_ == State::kServing && !stalled_;
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
   health->SetServingStatus(serving);  // of the server as a whole, named ""
   health->SetServingStatus(v1::Inference::service_full_name(), serving);
@@ -91,11 +101,13 @@ void RpcServer::SetServing(bool serving) {
 
 void RpcServer::Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,
                      const v1::ModelInfo& model_info) {
+  // Streams that have ended and are yet to be read hold memory, too.
+  inference_.live().SetLimit(2 * (engine_options.max_running + engine_options.max_queue));
   inference_.Open(engine, model);
   control_.Open(model_info, engine_options, engine, model);
   const std::lock_guard lock(mutex_);
   state_ = State::kServing;
-  SetServing(true);
+  PublishHealth();
 }
 
 absl::Status RpcServer::Pause() {
@@ -105,7 +117,7 @@ absl::Status RpcServer::Pause() {
   }
   if (state_ == State::kServing) {
     state_ = State::kPaused;
-    SetServing(false);
+    PublishHealth();
     inference_.Close("the server is draining; ask another one");
   }
   return absl::OkStatus();
@@ -119,7 +131,7 @@ absl::Status RpcServer::Resume() {
   if (state_ == State::kPaused) {
     state_ = State::kServing;
     inference_.Reopen();
-    SetServing(true);
+    PublishHealth();
   }
   return absl::OkStatus();
 }
@@ -127,12 +139,17 @@ absl::Status RpcServer::Resume() {
 void RpcServer::ShutDownAfter(absl::Duration grace) {
   if (!Pause().ok()) return on_stop_requested_();  // it loads: nobody is to be waited for
   const std::lock_guard lock(mutex_);
-  if (state_ == State::kEnding || stopper_.joinable()) return;
-  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(grace);
-  stopper_ = std::thread([this, deadline] {
+  if (state_ == State::kEnding) return;
+  const auto stop_at = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(grace);
+  if (stopper_.joinable()) {
+    stop_at_ = std::min(stop_at_, stop_at);  // who asks again may want it sooner
+    return;
+  }
+  stop_at_ = stop_at;
+  stopper_ = std::thread([this] {
     constexpr auto kPoll = std::chrono::milliseconds(10);
     std::unique_lock stopper_lock(mutex_);
-    while (num_open_streams() > 0 && std::chrono::steady_clock::now() < deadline) {
+    while (num_open_streams() > 0 && std::chrono::steady_clock::now() < stop_at_) {
       if (ending_.wait_for(stopper_lock, kPoll, [this] { return state_ == State::kEnding; }))
         return;
     }
@@ -145,8 +162,29 @@ void RpcServer::Drain() {
   const std::lock_guard lock(mutex_);
   state_ = State::kEnding;
   ending_.notify_all();
-  SetServing(false);
-  inference_.Close("the server is shutting down; ask another one");
+  PublishHealth();
+  if (!failed_) inference_.Close("the server is shutting down; ask another one");
+}
+
+void RpcServer::SetStalled(bool stalled) {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(stalled_, stalled) != stalled) PublishHealth();
+}
+
+void RpcServer::Fail(const std::string& why, absl::Duration patience) {
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = State::kEnding;
+    failed_ = true;
+    ending_.notify_all();
+    PublishHealth();
+    inference_.Close(why);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(patience);
+  do {  // again and again, as a request may just be on its way to the engine
+    inference_.live().FailAll(absl::UnavailableError(why));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  } while (num_open_streams() > 0 && std::chrono::steady_clock::now() < deadline);
 }
 
 void RpcServer::Shutdown(absl::Duration grace) {
@@ -154,6 +192,7 @@ void RpcServer::Shutdown(absl::Duration grace) {
   Drain();
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
   if (stopper_.joinable()) stopper_.join();  // no RPC starts it any more
+  pool_.Stop();                              // before what its tasks use
   server_ = nullptr;
 }
 

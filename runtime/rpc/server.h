@@ -8,6 +8,7 @@
 // through on_stop_requested.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -22,6 +23,7 @@
 #include "runtime/rpc/control_service.h"
 #include "runtime/rpc/inference_service.h"
 #include "runtime/rpc/listen_address.h"
+#include "runtime/rpc/task_pool.h"
 
 namespace intermix {
 
@@ -46,7 +48,7 @@ class RpcServer {
 
   const ListenAddress& address() const { return address_; }
   const std::string& job_id() const { return job_id_; }  // drawn at Start; ranks show it
-  const ClusterTable& cluster() const { return table_; }
+  ClusterTable& cluster() { return table_; }
   // Generate calls that are not over for gRPC yet. Any thread.
   int num_open_streams() { return inference_.live().size(); }
 
@@ -54,6 +56,12 @@ class RpcServer {
   void Open(Engine& engine, const EngineOptions& engine_options, const FrontModel& model,
             const v1::ModelInfo& model_info);
   void Drain();
+  // Whether a step could run now, as far as the owner knows; health says NOT_SERVING while not. Any
+  // thread.
+  void SetStalled(bool stalled);
+  // The job cannot go on, because of `why`: ends all streams UNAVAILABLE with it, and those that
+  // are yet to come; waits until they have ended, or until `patience` is over. Any thread.
+  void Fail(const std::string& why, absl::Duration patience);
   // RPCs that are still open after `grace` end; returns when none is left. Idempotent.
   void Shutdown(absl::Duration grace);
 
@@ -62,7 +70,7 @@ class RpcServer {
 
   explicit RpcServer(const RpcServerOptions& options);
   ControlActions MakeActions();
-  void SetServing(bool serving);
+  void PublishHealth();  // mutex_ held
   absl::Status Pause();
   absl::Status Resume();
   void ShutDownAfter(absl::Duration grace);  // once the streams have ended, or after `grace`
@@ -71,6 +79,7 @@ class RpcServer {
   const std::function<void()> on_stop_requested_;
   ListenAddress address_;
   ClusterTable table_;
+  TaskPool pool_;
   InferenceService inference_;
   ControlService control_;
   std::unique_ptr<grpc::Server> server_;  // null after Shutdown
@@ -78,6 +87,9 @@ class RpcServer {
   std::mutex mutex_;  // guards what follows
   std::condition_variable ending_;
   State state_ = State::kLoading;
+  bool stalled_ = false;
+  bool failed_ = false;
+  std::chrono::steady_clock::time_point stop_at_;  // at the latest, where stopper_ runs
   std::thread stopper_;  // waits for the streams of a shutdown that was asked for
 };
 

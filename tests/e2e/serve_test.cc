@@ -207,30 +207,6 @@ TEST(ServeTest, SigtermToMpirunLeavesNoRank) {
   }
 }
 
-TEST(ServeTest, ARankThatDiesEndsTheJob) {
-  Served served;
-  const v1::GetClusterResponse cluster = served.Cluster();
-  ASSERT_THAT(cluster.ranks(), SizeIs(2));
-  OpenStream stream(served.inference(), kLong);
-  kill(static_cast<pid_t>(cluster.ranks(1).info().pid()), SIGKILL);
-  EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_NE(served.job().Wait(), 0);
-  EXPECT_TRUE(GoneSoon(static_cast<pid_t>(cluster.ranks(0).info().pid())));
-}
-
-TEST(ServeTest, ARankThatHangsIsNamedAndEndsTheJob) {
-  Served served({"--heartbeat-timeout", "3"});
-  const v1::GetClusterResponse cluster = served.Cluster();
-  ASSERT_THAT(cluster.ranks(), SizeIs(2));
-  kill(static_cast<pid_t>(cluster.ranks(1).info().pid()), SIGSTOP);
-  EXPECT_NE(served.job().Wait(), 0);
-  EXPECT_THAT(served.job().err(), HasSubstr("rank 1 on "));
-  EXPECT_THAT(served.job().err(), HasSubstr("has been silent"));
-  for (const v1::Rank& rank : cluster.ranks()) {
-    EXPECT_TRUE(GoneSoon(static_cast<pid_t>(rank.info().pid())));
-  }
-}
-
 TEST(ServeTest, CtrlCOfAClientCancels) {
   Served served;
   BackgroundProcess client({kIntermix, "client", "generate", "--server", served.address(),

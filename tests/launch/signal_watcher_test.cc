@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <future>
@@ -41,19 +42,28 @@ TEST(SignalWatcherTest, WithoutASignalItJustEnds) {
 
 TEST(SignalWatcherTest, TriggerRunsTheActionOnce) {
   SignalWatcher watcher;
-  int runs = 0;
-  watcher.SetAction([&runs] { ++runs; });
+  watcher.Start(kLong);
+  std::promise<void> ran;
+  std::atomic<int> runs{0};
+  watcher.SetAction([&] {
+    if (++runs == 1) ran.set_value();
+  });
   watcher.Trigger();
   watcher.Trigger();
+  EXPECT_EQ(ran.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
+  watcher.Trigger();
+  watcher.SetAction([] {});
   EXPECT_EQ(runs, 1);
+  EXPECT_EQ(watcher.signal(), 0);
 }
 
-TEST(SignalWatcherTest, AnActionThatComesAfterTheTriggerRunsAtOnce) {
+TEST(SignalWatcherTest, AnActionMayComeAfterTheTrigger) {
   SignalWatcher watcher;
+  watcher.Start(kLong);
   watcher.Trigger();
-  int runs = 0;
-  watcher.SetAction([&runs] { ++runs; });
-  EXPECT_EQ(runs, 1);
+  std::promise<void> ran;
+  watcher.SetAction([&ran] { ran.set_value(); });
+  EXPECT_EQ(ran.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
 }
 
 class SignalWatcherDeathTest : public ::testing::Test {
@@ -92,6 +102,18 @@ TEST_F(SignalWatcherDeathTest, ASecondSignalEndsTheProcess) {
         _exit(0);
       },
       ExitedWithCode(128 + SIGTERM), "stopped without waiting");
+}
+
+TEST_F(SignalWatcherDeathTest, TheGraceOfATriggerEndsTheProcess) {
+  EXPECT_EXIT(
+      {
+        SignalWatcher watcher;
+        watcher.Start(absl::Milliseconds(50));
+        watcher.SetAction([] {});
+        watcher.Trigger();
+        WaitToBeEnded();
+      },
+      ExitedWithCode(128 + SIGTERM), "did not stop in time");
 }
 
 TEST_F(SignalWatcherDeathTest, TheGraceEndsTheProcess) {

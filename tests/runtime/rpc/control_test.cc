@@ -61,20 +61,62 @@ TEST_F(ClusterTableTest, RegisteringAgainReplaces) {
 TEST_F(ClusterTableTest, RefusesStrangers) {
   EXPECT_EQ(table_.Register(Info(3)).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(table_.Heartbeat(1, Status(1)).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(table_.Connect(1).code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(ClusterTableTest, FindsTheRankThatIsSilentForLongest) {
+constexpr absl::Duration kGone = absl::Seconds(1);
+
+TEST_F(ClusterTableTest, NamesTheRankThatIsSilentForLongest) {
   ASSERT_TRUE(table_.Register(Info(0)).ok());
   now_ += std::chrono::seconds(1);
   ASSERT_TRUE(table_.Register(Info(1)).ok());
   now_ += std::chrono::seconds(4);
-  EXPECT_FALSE(table_.FindSilent(absl::Seconds(5)).has_value());
-  const auto silent = table_.FindSilent(absl::Seconds(3));
-  ASSERT_TRUE(silent.has_value());
-  EXPECT_EQ(silent->rank, 0);
-  EXPECT_EQ(silent->age, absl::Seconds(5));
-  ASSERT_TRUE(table_.Heartbeat(0, Status(1)).ok());
-  EXPECT_EQ(table_.FindSilent(absl::Seconds(3))->rank, 1);
+  EXPECT_EQ(table_.FindTrouble(kGone, absl::Seconds(6)), std::nullopt);
+  EXPECT_EQ(
+      table_.FindTrouble(kGone, absl::Seconds(3)),
+      "rank 0 on here has been silent for 5s; when last heard of it was unspecified, its last "
+      "step was 0");
+  v1::RankStatus status = Status(17);
+  status.set_phase(v1::RANK_PHASE_STEPPING);
+  ASSERT_TRUE(table_.Heartbeat(0, status).ok());
+  EXPECT_THAT(*table_.FindTrouble(kGone, absl::Seconds(3)), HasSubstr("rank 1 on here"));
+  EXPECT_EQ(table_.Snapshot().ranks(0).state(), v1::RANK_STATE_ALIVE);
+  EXPECT_EQ(table_.Snapshot().ranks(1).state(), v1::RANK_STATE_SILENT);
+  table_.ForgiveSilence();
+  EXPECT_EQ(table_.FindTrouble(kGone, absl::Seconds(3)), std::nullopt);
+  now_ += std::chrono::seconds(3);
+  EXPECT_EQ(table_.FindTrouble(kGone, absl::Seconds(3)),
+            "rank 0 on here has been silent for 3s; when last heard of it was stepping, its last "
+            "step was 17");
+}
+
+TEST_F(ClusterTableTest, ARankWhoseConnectionEndedIsGoneUnlessItComesBackInTime) {
+  ASSERT_TRUE(table_.Register(Info(1, "there")).ok());
+  ASSERT_TRUE(table_.Connect(1).ok());
+  EXPECT_FALSE(table_.AwaitGone(absl::ZeroDuration()));
+  table_.Disconnect(1);
+  EXPECT_TRUE(table_.AwaitGone(absl::ZeroDuration()));
+  EXPECT_EQ(table_.Snapshot().ranks(0).state(), v1::RANK_STATE_GONE);
+  EXPECT_EQ(table_.FindTrouble(kGone, absl::InfiniteDuration()), std::nullopt);
+  EXPECT_THAT(*table_.FindTrouble(absl::ZeroDuration(), absl::InfiniteDuration()),
+              HasSubstr("rank 1 on there is gone: its connection ended"));
+  ASSERT_TRUE(table_.Connect(1).ok());  // it has come back
+  now_ += std::chrono::seconds(1);
+  EXPECT_EQ(table_.FindTrouble(kGone, absl::InfiniteDuration()), std::nullopt);
+  table_.Disconnect(1);
+  now_ += std::chrono::seconds(1);
+  EXPECT_NE(table_.FindTrouble(kGone, absl::InfiniteDuration()), std::nullopt);
+}
+
+TEST_F(ClusterTableTest, OfARankThatSaidThatItLeavesNothingIsExpected) {
+  ASSERT_TRUE(table_.Register(Info(1)).ok());
+  ASSERT_TRUE(table_.Connect(1).ok());
+  ASSERT_TRUE(table_.Heartbeat(1, Status(3), true).ok());
+  table_.Disconnect(1);
+  now_ += std::chrono::hours(1);
+  EXPECT_FALSE(table_.AwaitGone(absl::ZeroDuration()));
+  EXPECT_EQ(table_.FindTrouble(kGone, absl::Seconds(3)), std::nullopt);
+  EXPECT_EQ(table_.Snapshot().ranks(0).state(), v1::RANK_STATE_LEFT);
 }
 
 class ControlClientTest : public ::testing::Test {
@@ -126,6 +168,50 @@ TEST_F(ControlClientTest, TellsRankZeroToStop) {
   EXPECT_EQ(stop_.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
 }
 
+// A connection of a rank that just ends, as a process that is killed leaves it.
+TEST_F(ControlClientTest, TheEndOfAConnectionIsNoticed) {
+  ASSERT_TRUE(server_->cluster().Register(Info(1)).ok());
+  {
+    const auto stub = v1::Control::NewStub(
+        grpc::CreateChannel(server_->address().ToString(), grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    v1::AttendRequest request;
+    request.set_job_id(server_->job_id());
+    request.set_rank(1);
+    v1::AttendResponse response;
+    const auto writer = stub->Attend(&context, &response);
+    ASSERT_TRUE(writer->Write(request));
+    ASSERT_TRUE(server_->cluster().Heartbeat(1, Status(4)).ok());
+    EXPECT_FALSE(server_->cluster().AwaitGone(absl::ZeroDuration()));
+    context.TryCancel();
+    writer->Finish();
+  }
+  EXPECT_TRUE(server_->cluster().AwaitGone(absl::Minutes(1)));
+}
+
+TEST_F(ControlClientTest, ARankThatEndsInOrderSaysSo) {
+  {
+    const ControlClient client(Options(), Info(1), [] { return Status(0); });
+    ASSERT_TRUE(Eventually([](const auto& c) { return c.ranks_size() == 1; }));
+  }
+  EXPECT_EQ(server_->cluster().Snapshot().ranks(0).state(), v1::RANK_STATE_LEFT);
+}
+
+TEST_F(ControlClientTest, SaysWhenRankZeroDoesNotAnswer) {
+  ControlClientOptions options = Options();
+  std::promise<void> silent;
+  std::atomic<bool> said{false};
+  options.silence_limit = absl::Milliseconds(50);
+  options.on_silence = [&] {
+    if (!said.exchange(true)) silent.set_value();
+  };
+  const ControlClient client(options, Info(1), [] { return Status(0); });
+  ASSERT_TRUE(Eventually([](const auto& c) { return c.ranks_size() == 1; }));
+  EXPECT_FALSE(said);
+  server_ = nullptr;
+  EXPECT_EQ(silent.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
+}
+
 TEST_F(ControlClientTest, ARankOfAnotherJobIsRefused) {
   const auto stub = v1::Control::NewStub(
       grpc::CreateChannel(server_->address().ToString(), grpc::InsecureChannelCredentials()));
@@ -143,6 +229,13 @@ TEST_F(ControlClientTest, ARankOfAnotherJobIsRefused) {
   grpc::ClientContext heartbeat_context;
   EXPECT_EQ(stub->Heartbeat(&heartbeat_context, heartbeat, &beaten).error_code(),
             grpc::StatusCode::PERMISSION_DENIED);
+  v1::AttendRequest attend;
+  attend.set_job_id("of yesterday");
+  v1::AttendResponse attended;
+  grpc::ClientContext attend_context;
+  const auto writer = stub->Attend(&attend_context, &attended);
+  writer->Write(attend);
+  EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::PERMISSION_DENIED);
   EXPECT_FALSE(stopped_);
   EXPECT_THAT(server_->cluster().Snapshot().ranks(), SizeIs(0));
 }
