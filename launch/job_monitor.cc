@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/rpc/proto_convert.h"
 #include "spdlog/spdlog.h"
 
 namespace intermix {
@@ -19,13 +20,13 @@ constexpr absl::Duration kNewsOfDeath = absl::Milliseconds(300);
 // For streams to end; less than the second after which Open MPI kills what it asked to stop.
 constexpr absl::Duration kStreamsEnd = absl::Milliseconds(500);
 
-// "rank 1 on HOST is stepping, its last step was 17" and so on, of all ranks.
+// "rank 1 on HOST: stepping, last step 17" and so on, of all ranks.
 std::string Describe(const v1::GetClusterResponse& cluster) {
   std::string text;
   for (const v1::Rank& rank : cluster.ranks()) {
     absl::StrAppend(&text, text.empty() ? "" : "; ", "rank ", rank.info().rank(), " on ",
-                    rank.info().host(), ": ", v1::RankPhase_Name(rank.status().phase()),
-                    ", last step ", rank.status().step());
+                    rank.info().host(), ": ", PhaseText(rank.status().phase()), ", last step ",
+                    rank.status().step());
   }
   return text;
 }

@@ -24,11 +24,6 @@ std::string Bytes(uint64_t bytes) {
   return absl::StrFormat("%.*f %s", value < 10.0 && unit > 0 ? 1 : 0, value, kUnits[unit]);
 }
 
-std::string Phase(v1::RankPhase phase) {
-  const std::string name = v1::RankPhase_Name(phase);
-  return absl::AsciiStrToLower(name.substr(std::string("RANK_PHASE_").size()));
-}
-
 using Row = std::vector<std::string>;
 
 Row RankRow(const v1::Rank& rank) {
@@ -43,14 +38,14 @@ Row RankRow(const v1::Rank& rank) {
           info.device().empty() ? "-" : info.device(),
           absl::StrCat(info.dp_rank(), "/", info.tp_rank()),
           absl::StrCat(info.ep_rank(), "/", info.etp_rank()),
-          Phase(status.phase()),
+          PhaseText(status.phase()),
           absl::StrCat(status.step()),
           absl::StrCat(status.tokens()),
           absl::StrCat(expert_tokens),
           Bytes(info.weight_bytes()),
           Bytes(info.kv_bytes()),
           Bytes(status.resident_bytes()),
-          absl::StrFormat("%.1f s ago", age)};
+          rank.state() == v1::RANK_STATE_GONE ? "gone" : absl::StrFormat("%.1f s ago", age)};
 }
 
 // Columns as wide as their widest cell, two spaces apart.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc/proto_convert.h"
 
@@ -20,10 +19,8 @@ absl::Status NotRegistered(uint32_t rank) {
 // "rank 1 on host WHAT; when last heard of it was stepping, its last step was 17"
 std::string Sentence(const v1::RankInfo& info, const std::string& what,
                      const v1::RankStatus& status) {
-  const std::string phase = v1::RankPhase_Name(status.phase());
   return absl::StrCat("rank ", info.rank(), " on ", info.host(), " ", what,
-                      "; when last heard of it was ",
-                      absl::AsciiStrToLower(phase.substr(std::string("RANK_PHASE_").size())),
+                      "; when last heard of it was ", PhaseText(status.phase()),
                       ", its last step was ", status.step());
 }
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -216,6 +217,11 @@ v1::EngineInfo EngineToProto(const EngineSnapshot& snapshot, const EngineOptions
   proto.set_prefix_lookup_tokens(snapshot.prefix_lookup_tokens);
   proto.set_prefix_hit_tokens(snapshot.prefix_hit_tokens);
   return proto;
+}
+
+std::string PhaseText(v1::RankPhase phase) {
+  const std::string name = v1::RankPhase_Name(phase);
+  return absl::AsciiStrToLower(name.substr(std::string("RANK_PHASE_").size()));
 }
 
 google::protobuf::Duration DurationToProto(absl::Duration duration) {

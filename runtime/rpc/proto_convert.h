@@ -36,6 +36,9 @@ v1::GenerateResponse CompletionToProto(const TokenDelta& last, uint64_t seed, ui
 v1::Layout LayoutToProto(const ParallelLayout& layout);
 v1::EngineInfo EngineToProto(const EngineSnapshot& snapshot, const EngineOptions& options);
 
+// "stepping", say.
+std::string PhaseText(v1::RankPhase phase);
+
 google::protobuf::Duration DurationToProto(absl::Duration duration);
 absl::Duration DurationFromProto(const google::protobuf::Duration& proto);
 

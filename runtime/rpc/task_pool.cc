@@ -14,6 +14,7 @@ TaskPool::~TaskPool() { Stop(); }
 bool TaskPool::Post(size_t bytes, std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);
+    if (stop_) return false;
     if (!waiting_.empty() && waiting_bytes_ + bytes > max_waiting_bytes_) return false;
     waiting_bytes_ += bytes;
     waiting_.push_back({.bytes = bytes, .run = std::move(task)});

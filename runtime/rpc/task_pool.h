@@ -21,7 +21,7 @@ class TaskPool {
   TaskPool& operator=(const TaskPool&) = delete;
 
   // Any thread: runs `task`, which holds about `bytes`, on one of the threads, first come first
-  // served. False where too many wait already.
+  // served. False where too many wait already, and after Stop.
   [[nodiscard]] bool Post(size_t bytes, std::function<void()> task);
 
   // Waits for the tasks that run and drops those that wait. Idempotent; from one thread.

@@ -196,6 +196,26 @@ TEST(EngineTest, ACancelledRequestIsGoneFromTheNextStep) {
   EXPECT_EQ(engine->Snapshot().free_blocks, 64);
 }
 
+// A stop string is the reader's to find.
+TEST(EngineTest, ARequestWhoseReaderHasEnoughCountsAsStopped) {
+  FakeModelRunner runner({});
+  RunningEngine engine({}, runner);
+  std::shared_ptr<RequestStream> stream;
+  runner.on_step = [&](const Batch& batch) {
+    if (batch.step == 4) stream->HasEnough();
+    if (batch.step == 4) stream->Cancel();  // too late to count
+  };
+  stream = *engine->Submit({.prompt = kPrompt, .sampling = {.max_tokens = 100}});
+  engine.Start();
+  const Collected got = Collect(*stream);
+  engine.Stop();
+  EXPECT_TRUE(got.end.status.ok()) << got.end.status;
+  EXPECT_EQ(got.end.reason, FinishReason::kStop);
+  EXPECT_EQ(runner.batches().size(), 5) << "it is gone from the next step";
+  EXPECT_EQ(engine->Snapshot().stopped, 1);
+  EXPECT_EQ(engine->Snapshot().failed, 0);
+}
+
 TEST(EngineTest, AWaitingRequestCanBeCancelled) {
   FakeModelRunner runner({});
   RunningEngine engine({.max_running = 1}, runner);

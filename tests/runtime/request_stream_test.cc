@@ -27,6 +27,31 @@ TEST(RequestStreamTest, MergesWhatWasPushedSinceTheLastCall) {
   EXPECT_EQ(delta.usage.completion_tokens, 5);
 }
 
+TEST(RequestStreamTest, CutsWhatIsTooMuchForOneMessage) {
+  constexpr int kMost = static_cast<int>(RequestStream::kMaxMerged);
+  RequestStream stream;
+  stream.PushPrompt(std::vector<TokenLogprobs>(2 * kMost + 5));
+  for (int i = 0; i < kMost + 3; ++i) stream.Push(i, TokenLogprobs{.logprob = -1.0f * i});
+  stream.Finish({.reason = FinishReason::kLength});
+  for (const int left : {kMost, 5}) {
+    const TokenDelta prompt = stream.Next();
+    EXPECT_EQ(prompt.prompt_logprobs.size(), kMost) << left;
+    EXPECT_THAT(prompt.tokens, IsEmpty()) << left;
+    EXPECT_FALSE(prompt.finished);
+  }
+  const TokenDelta first = stream.Next();
+  EXPECT_EQ(first.prompt_logprobs.size(), 5);
+  EXPECT_EQ(first.tokens.size(), kMost);
+  EXPECT_EQ(first.tokens.back(), kMost - 1);
+  EXPECT_EQ(first.logprobs.size(), kMost);
+  EXPECT_FALSE(first.finished);
+  const TokenDelta last = stream.Next();
+  EXPECT_THAT(last.tokens, ElementsAre(kMost, kMost + 1, kMost + 2));
+  ASSERT_EQ(last.logprobs.size(), 3);
+  EXPECT_EQ(last.logprobs[0].logprob, -1.0f * kMost);
+  EXPECT_TRUE(last.finished);
+}
+
 TEST(RequestStreamTest, KeepsLogprobsBesideTheirTokens) {
   RequestStream stream;
   stream.PushPrompt({{.logprob = -1.0f}, {.logprob = -2.0f}});

@@ -216,6 +216,21 @@ TEST(ControlRpcsTest, ShutdownWaitsForTheStreamsWithinItsGrace) {
   EXPECT_TRUE(stops.Await());
 }
 
+TEST(ControlRpcsTest, ASecondShutdownMayWantItSooner) {
+  StopCounter stops;
+  ServedFake served(stops.Options());
+  HeldRequest held(served, "");
+  v1::ShutdownRequest request;
+  *request.mutable_grace() = DurationToProto(absl::Hours(1));
+  ASSERT_TRUE(Call(served, &Stub::Shutdown, request).ok());
+  *request.mutable_grace() = DurationToProto(absl::Hours(2));
+  ASSERT_TRUE(Call(served, &Stub::Shutdown, request).ok());
+  EXPECT_EQ(stops.count, 0);
+  *request.mutable_grace() = DurationToProto(absl::Milliseconds(1));
+  ASSERT_TRUE(Call(served, &Stub::Shutdown, request).ok());
+  EXPECT_TRUE(stops.Await());
+}
+
 TEST(ControlRpcsTest, ShutdownWithoutGraceStopsAtOnce) {
   StopCounter stops;
   ServedFake served(stops.Options());

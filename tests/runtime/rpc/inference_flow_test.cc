@@ -12,6 +12,7 @@
 namespace intermix::testing {
 namespace {
 
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -125,6 +126,123 @@ TEST(InferenceFlowTest, ASlowReaderSlowsNobodyAndLosesNothing) {
   EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
   EXPECT_EQ(answer.tokens, ExpectedTokens({1, 5}, {.max_tokens = kTokens}, served.model()).tokens);
   EXPECT_LT(answer.num_deltas, kTokens) << "what waits comes merged";
+}
+
+// A client that asks for an answer and does not read it.
+class Unread {
+ public:
+  explicit Unread(const ServedFake& served) : stub_(v1::Inference::NewStub(Narrow(served))) {
+    v1::GenerateRequest request = TokenRequest({1, 5}, 3000);
+    request.mutable_sampling()->set_ignore_eos(true);
+    context_.set_deadline(Soon());
+    reader_ = stub_->Generate(&context_, request);
+  }
+  Answer Read() { return ReadAll(*reader_); }
+
+ private:
+  static std::shared_ptr<grpc::Channel> Narrow(const ServedFake& served) {
+    grpc::ChannelArguments small_window;
+    small_window.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
+    small_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    return served.Channel(small_window);
+  }
+
+  std::unique_ptr<v1::Inference::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader_;
+};
+
+TEST(InferenceFlowTest, CallsThatNobodyReadsAreLimited) {
+  ServedFakeOptions options;
+  options.model = {.vocab_size = 300, .max_context = 4000, .num_kv_blocks = 4000};
+  options.engine = {.max_running = 1, .max_queue = 1};
+  ServedFake served(options);
+  const auto idle = [&] { return served.engine()->Snapshot().running == 0; };
+  std::vector<std::unique_ptr<Unread>> unread;
+  for (int i = 1; i <= 4; ++i) {
+    unread.push_back(std::make_unique<Unread>(served));
+    ASSERT_TRUE(
+        Eventually([&] { return served.engine()->Snapshot().generated_tokens == 3000 * i; }));
+    ASSERT_TRUE(Eventually(idle));
+  }
+  EXPECT_EQ(served.server().num_open_streams(), 4);
+  const Answer refused = Ask(*served.Inference(), TokenRequest({1, 6}, 3));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.status.error_message(), HasSubstr("4 calls are open already"));
+  EXPECT_EQ(unread[0]->Read().tokens.size(), 3000);
+  EXPECT_TRUE(Eventually([&] { return served.server().num_open_streams() == 3; }));
+  EXPECT_TRUE(Ask(*served.Inference(), TokenRequest({1, 6}, 3)).status.ok());
+  for (int i = 1; i < 4; ++i) EXPECT_EQ(unread[i]->Read().tokens.size(), 3000);
+}
+
+// A tokenizer that turns texts into tokens only once the gate lets it.
+StepGate text_gate;
+
+class SlowTokenizer final : public Tokenizer {
+ public:
+  explicit SlowTokenizer(std::unique_ptr<Tokenizer> base) : base_(std::move(base)) {}
+  int32_t vocab_size() const override { return base_->vocab_size(); }
+  int32_t bos_token_id() const override { return base_->bos_token_id(); }
+  int32_t eos_token_id() const override { return base_->eos_token_id(); }
+  std::vector<int32_t> Encode(std::string_view text) const override {
+    text_gate.Pass();
+    return base_->Encode(text);
+  }
+  std::string Decode(std::span<const int32_t> ids) const override { return base_->Decode(ids); }
+
+ private:
+  std::unique_ptr<Tokenizer> base_;
+};
+
+TEST(InferenceFlowTest, TextsThatTakeLongKeepNeitherHealthNorOthersWaiting) {
+  constexpr int kTexts = 40;  // more than gRPC has threads
+  ServedFakeOptions options;
+  options.wrap = [](std::unique_ptr<Tokenizer> base) -> std::unique_ptr<Tokenizer> {
+    return std::make_unique<SlowTokenizer>(std::move(base));
+  };
+  ServedFake served(options);
+  text_gate.Close();
+  const auto stub = served.Inference();
+  v1::GenerateRequest request;
+  request.set_text("And it came to pass");
+  request.mutable_sampling()->set_max_tokens(3);
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+  for (int i = 0; i < kTexts; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    contexts.back()->set_deadline(Soon());
+    readers.push_back(stub->Generate(contexts.back().get(), request));
+  }
+  ASSERT_TRUE(Eventually([&] { return served.server().num_open_streams() == kTexts; }));
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  v1::GetLoadResponse load;
+  EXPECT_TRUE(served.Control()->GetLoad(&context, {}, &load).ok());
+  EXPECT_EQ(load.open_streams(), kTexts);
+  EXPECT_EQ(load.engine().waiting() + load.engine().running(), 0) << "no text has become a prompt";
+  contexts[kTexts - 1]->TryCancel();  // one leaves before its text was looked at
+  EXPECT_EQ(ReadAll(*readers[kTexts - 1]).status.error_code(), grpc::StatusCode::CANCELLED);
+  text_gate.Open();
+  for (int i = 0; i + 1 < kTexts; ++i) {
+    const Answer answer = ReadAll(*readers[i]);
+    EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  }
+}
+
+TEST(InferenceFlowTest, AServerThatFailsSaysWhyInEveryStreamThoughTheEngineIsStuck) {
+  ServedFake served;
+  HeldRequest held(served);
+  const auto stub = served.Inference();
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  const auto waiting = stub->Generate(&context, TokenRequest(kPrompt, 3));
+  ASSERT_TRUE(Eventually([&] { return served.server().num_open_streams() == 2; }));
+  served.server().Fail("rank 7 is gone", absl::Minutes(1));
+  EXPECT_EQ(served.server().num_open_streams(), 0);
+  for (const Answer& answer : {held.Rest(), ReadAll(*waiting), Ask(*stub, TokenRequest({5}, 1))}) {
+    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(answer.status.error_message(), "rank 7 is gone");
+  }
 }
 
 TEST(InferenceFlowTest, StreamsHoldNoThreads) {

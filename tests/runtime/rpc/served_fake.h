@@ -77,6 +77,7 @@ struct ServedFakeOptions {
   RpcServerOptions server = AnyPort();
   std::optional<ChatFormat> chat_format = {};
   bool open = true;  // whether the model counts as loaded from the start
+  std::unique_ptr<Tokenizer> (*wrap)(std::unique_ptr<Tokenizer>) = nullptr;  // its tokenizer
 };
 
 class ServedFake {
@@ -85,7 +86,7 @@ class ServedFake {
       : options_(options), runner_(options.model), engine_(options.engine, runner_) {
     auto tokenizer = LoadTokenizer(TestData() + "/tiny-mixtral");
     EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
+    tokenizer_ = options.wrap ? options.wrap(*std::move(tokenizer)) : *std::move(tokenizer);
     front_ = {.tokenizer = tokenizer_.get(),
               .bos_token_id = 1,
               .eos_token_ids = {2},
