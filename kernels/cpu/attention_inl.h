@@ -17,15 +17,15 @@ struct AttentionOps {
 
   // scores[q][t] = LaneDot(q, k[t]) * factor for Q queries and T positions. Flattened: a call in
   // the loop would keep the sums in memory. Element: what the cache holds.
-  template <int Q, int T, typename Element>
-  [[gnu::flatten]] static void ScoreTile(const AttendSplit& s, const Element* keys, float factor,
-                                         int query, int t) {
+  template <typename Element, int Q, int T>
+  [[gnu::flatten]] static void ScoreTile(const AttendSplit& s, float factor, int query, int t) {
     V sums[Q][T];
     Unroll<Q>([&](auto r) { Unroll<T>([&](auto i) { sums[r][i] = V::Set(0.0f); }); });
     const float* const* q = s.q + query;
+    const void* const* keys = s.rows + t;
     ForLanes(s.head_dim, [&](int64_t d, auto e) {
       V k[T];
-      Unroll<T>([&](auto i) { k[i] = V::Load(keys + s.offsets[t + i] + d, e); });
+      Unroll<T>([&](auto i) { k[i] = V::Load(static_cast<const Element*>(keys[i]) + d, e); });
       Unroll<Q>([&](auto r) {
         const V a = V::Load(q[r] + d, e);
         Unroll<T>([&](auto i) { sums[r][i] = V::Fma(a, k[i], sums[r][i]); });
@@ -34,26 +34,27 @@ struct AttentionOps {
     V::SumTile(sums, factor, s.scores + query * kSplit + t, kSplit);
   }
 
-  // Asks for what lies a page further on, where hardware prefetchers stop: the next head's rows.
+  // Asks for elements [d, d + n) of the row that is read kRowsAhead rows later, to the second
+  // cache: asking for the first one's takes too many of the few misses that it can wait for.
   template <typename Element>
-  [[gnu::always_inline]] static void PrefetchAfter(const Element* row, int64_t n) {
-    constexpr int64_t kPage = 4096 / sizeof(Element);
+  [[gnu::always_inline]] static void PrefetchAhead(const void* const* row, int64_t d, int64_t n) {
     constexpr int64_t kLine = 64 / sizeof(Element);
-    for (int64_t d = 0; d < n; d += kLine) __builtin_prefetch(row + kPage + d);
+    const auto* ahead = static_cast<const Element*>(row[kRowsAhead]) + d;
+    for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(ahead + i, 0, 2);
   }
 
-  template <int Q, typename Element>
-  static void Scores(const AttendSplit& s, const Element* keys, int query, int begin, int end) {
+  template <typename Element, int Q>
+  static void Scores(const AttendSplit& s, int query, int begin, int end) {
     // Of a quantised cache these are the products alone: scales join them in the softmax.
     const float factor = s.k_scales == nullptr ? s.scale : 1.0f;
     int t = begin;
     for (; t + kCols <= end; t += kCols) {
       if (query == 0) {
-        for (int i = t; i < t + kCols; ++i) PrefetchAfter(keys + s.offsets[i], s.head_dim);
+        for (int i = t; i < t + kCols; ++i) PrefetchAhead<Element>(s.rows + i, 0, s.head_dim);
       }
-      ScoreTile<Q, kCols>(s, keys, factor, query, t);
+      ScoreTile<Element, Q, kCols>(s, factor, query, t);
     }
-    for (; t < end; ++t) ScoreTile<Q, 1>(s, keys, factor, query, t);
+    for (; t < end; ++t) ScoreTile<Element, Q, 1>(s, factor, query, t);
   }
 
   // x[t] = (x[t] * scales[t]) * factor
@@ -84,9 +85,9 @@ struct AttentionOps {
 
   // out[q][d .. d + 16 * D) = sum over t ascending of fma(p[q][t], v[t][d], out), for Q queries and
   // positions [begin, end); from zero where begin is 0.
-  template <int Q, int D, typename Element, typename Extent>
-  [[gnu::flatten]] static void ValueTile(const AttendSplit& s, const Element* values, int query,
-                                         int begin, int end, int64_t d, Extent e) {
+  template <typename Element, int Q, int D, typename Extent>
+  [[gnu::flatten]] static void ValueTile(const AttendSplit& s, int query, int begin, int end,
+                                         int64_t d, Extent e) {
     V sums[Q][D];
     float* out = s.out + query * s.head_dim + d;
     if (begin == 0) {
@@ -97,10 +98,11 @@ struct AttentionOps {
       });
     }
     const float* p = s.scores + query * kSplit;
+    const void* const* values = s.rows + s.count;
     const bool first = query == 0;
     for (int t = begin; t < end; ++t) {
-      const Element* row = values + s.offsets[t] + d;
-      if (first) PrefetchAfter(row, 16 * D);
+      const auto* row = static_cast<const Element*>(values[t]) + d;
+      if (first) PrefetchAhead<Element>(values + t, d, 16 * D);
       V v[D];
       Unroll<D>([&](auto i) { v[i] = V::Load(row + 16 * i, e); });
       Unroll<Q>([&](auto r) {
@@ -113,37 +115,31 @@ struct AttentionOps {
     });
   }
 
-  template <int Q, typename Element>
-  static void Values(const AttendSplit& s, const Element* values, int query, int begin, int end) {
+  template <typename Element, int Q>
+  static void Values(const AttendSplit& s, int query, int begin, int end) {
     constexpr int kStep = 16 * V::kValueVectors;
     int64_t d = 0;
     for (; d + kStep <= s.head_dim; d += kStep) {
-      ValueTile<Q, V::kValueVectors>(s, values, query, begin, end, d, Full());
+      ValueTile<Element, Q, V::kValueVectors>(s, query, begin, end, d, Full());
     }
-    for (; d + 16 <= s.head_dim; d += 16) {
-      ValueTile<Q, 1>(s, values, query, begin, end, d, Full());
-    }
+    for (; d + 16 <= s.head_dim; d += 16) ValueTile<Element, Q, 1>(s, query, begin, end, d, Full());
     if (d < s.head_dim) {
-      const Tail rest{static_cast<int>(s.head_dim - d)};
-      ValueTile<Q, 1>(s, values, query, begin, end, d, rest);
+      ValueTile<Element, Q, 1>(s, query, begin, end, d, Tail{static_cast<int>(s.head_dim - d)});
     }
   }
 
   template <typename Element>
-  static void AllScoresOf(const AttendSplit& s, const Element* keys, int begin, int end) {
+  static void AllScoresOf(const AttendSplit& s, int begin, int end) {
     int query = 0;
     for (; query + kRows <= s.num_queries; query += kRows) {
-      Scores<kRows>(s, keys, query, begin, end);
+      Scores<Element, kRows>(s, query, begin, end);
     }
-    for (; query < s.num_queries; ++query) Scores<1>(s, keys, query, begin, end);
+    for (; query < s.num_queries; ++query) Scores<Element, 1>(s, query, begin, end);
   }
 
   static void AllScores(const AttendSplit& s, int begin, int end) {
-    if (s.k_scales == nullptr) {
-      AllScoresOf(s, static_cast<const uint16_t*>(s.k), begin, end);
-    } else {
-      AllScoresOf(s, static_cast<const int8_t*>(s.k), begin, end);
-    }
+    s.k_scales == nullptr ? AllScoresOf<uint16_t>(s, begin, end)
+                          : AllScoresOf<int8_t>(s, begin, end);
   }
 
   static void AllSoftmax(const AttendSplit& s) {
@@ -156,21 +152,18 @@ struct AttentionOps {
   }
 
   template <typename Element>
-  static void AllValuesOf(const AttendSplit& s, const Element* values, int begin, int end) {
+  static void AllValuesOf(const AttendSplit& s, int begin, int end) {
     constexpr int kQueries = V::kValueQueries;
     int query = 0;
     for (; query + kQueries <= s.num_queries; query += kQueries) {
-      Values<kQueries>(s, values, query, begin, end);
+      Values<Element, kQueries>(s, query, begin, end);
     }
-    for (; query < s.num_queries; ++query) Values<1>(s, values, query, begin, end);
+    for (; query < s.num_queries; ++query) Values<Element, 1>(s, query, begin, end);
   }
 
   static void AllValues(const AttendSplit& s, int begin, int end) {
-    if (s.v_scales == nullptr) {
-      AllValuesOf(s, static_cast<const uint16_t*>(s.v), begin, end);
-    } else {
-      AllValuesOf(s, static_cast<const int8_t*>(s.v), begin, end);
-    }
+    s.v_scales == nullptr ? AllValuesOf<uint16_t>(s, begin, end)
+                          : AllValuesOf<int8_t>(s, begin, end);
   }
 
   static float Exp(float x) {

@@ -1,8 +1,10 @@
 // CpuBackend: rotary embedding and paged attention. A work item of a prompt is neighbouring rows
-// and the heads that share a K/V head, so that K and V are read once for all of them. One of a
-// single row is several K/V heads, block after block, so that memory is read in the order in which
-// it lies; few rows with a long past are split further, along positions, and merged in the same
-// ascending order.
+// and the heads that share a K/V head, so that K and V are read once for all of them. Few rows with
+// a long past are split further, along positions, and merged in the same ascending order.
+//
+// One head's positions lie in small pieces all over the cache, where hardware prefetchers do not
+// follow; so kernels get the address of every row that is read, in order and beyond the split's
+// end, and ask for rows well before they read them.
 #include <algorithm>
 
 #include "kernels/cpu/cpu_backend_class.h"
@@ -14,15 +16,13 @@ constexpr int64_t kSplit = kAttentionSplit;
 // Queries of one work item: their scores of a split, and K and V of it, fit the second cache.
 constexpr int64_t kTileQueries = 64;
 constexpr int64_t kMaxQueries = 1024;  // more heads than any model has
-constexpr int64_t kMaxRuns = 32;       // of a work item
 // Positions of K (or V) that all queries of one K/V head use before the next: they fit the first
 // cache.
-constexpr int64_t kChunk = 64;
+constexpr int kChunk = 64;
+// With fewer items for each thread some would wait for others at the end.
+constexpr int64_t kFairItems = 16;
 // Below this many multiplications waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 17;
-
-// Scratch of one split: the scales of K and V, and scores.
-constexpr int64_t SplitFloats(int64_t queries) { return (2 * kMaxRuns + queries) * kSplit; }
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -113,14 +113,14 @@ void CpuBackend::FindHeadRuns(std::span<const int32_t> kv_head_of) {
   }
 }
 
-int64_t CpuBackend::HeadsOf(HeadRuns runs) {
-  return runs.back().first + runs.back().count - runs.front().first;
+int64_t CpuBackend::MostHeads() const {
+  int64_t most = 1;
+  for (const HeadRun& run : head_runs_) most = std::max<int64_t>(most, run.count);
+  return most;
 }
 
 void CpuBackend::FindRowTiles(const AttentionCall& call) {
-  int64_t most_heads = 1;
-  for (const HeadRun& run : head_runs_) most_heads = std::max<int64_t>(most_heads, run.count);
-  const int64_t rows_per_tile = std::max<int64_t>(1, kTileQueries / most_heads);
+  const int64_t rows_per_tile = std::max<int64_t>(1, kTileQueries / MostHeads());
   row_tiles_.clear();
   const Tensor& starts = call.rows.query_starts;
   for (int64_t s = 0; s + 1 < starts.rows(); ++s) {
@@ -131,94 +131,86 @@ void CpuBackend::FindRowTiles(const AttentionCall& call) {
   }
 }
 
-// How many runs of heads share an item: all, or fewer where threads would be left without work.
-int64_t CpuBackend::RunsPerItem(int64_t items_of_all_runs) const {
-  const auto num_runs = static_cast<int64_t>(head_runs_.size());
-  const int64_t fair = num_runs * items_of_all_runs / (4 * pool_.num_threads());
-  return std::clamp<int64_t>(fair, 1, std::min(num_runs, kMaxRuns));
+// The rows of `cache` and one K/V head at positions [begin, end) of a sequence; returns where the
+// next would be written.
+const void** CpuBackend::FindRows(const Tensor& cache, const int32_t* table, int64_t begin,
+                                  int64_t end, int64_t kv_head, const void** out) {
+  const int64_t block_size = cache.shape(2);
+  const auto element_bytes = static_cast<int64_t>(ByteSize(cache.dtype()));
+  const char* head =
+      static_cast<const char*>(cache.raw()) + kv_head * cache.stride(1) * element_bytes;
+  for (int64_t t = begin; t < end;) {
+    const int64_t stop = std::min(end, (t / block_size + 1) * block_size);
+    const char* row =
+        head + (table[t / block_size] * cache.stride(0) + t % block_size * cache.stride(2)) *
+                   element_bytes;
+    for (; t < stop; ++t, row += cache.stride(2) * element_bytes) *out++ = row;
+  }
+  return out;
 }
 
-// The scales of K or V at positions [begin, end) of a sequence, for each run of heads.
-//   scales  [num_blocks, num_kv_heads, block_size]
-//   out     [runs, kSplit]
+// Likewise the scales.
 void CpuBackend::GatherScales(const Tensor& scales, const int32_t* table, int64_t begin,
-                              int64_t end, HeadRuns runs, float* out) {
+                              int64_t end, int64_t kv_head, float* out) {
   const int64_t block_size = scales.shape(2);
   for (int64_t t = begin; t < end;) {
     const int64_t stop = std::min(end, (t / block_size + 1) * block_size);
-    const float* block = scales.data<float>() + table[t / block_size] * scales.stride(0);
-    for (size_t i = 0; i < runs.size(); ++i) {
-      const float* row = block + runs[i].kv_head * scales.stride(1) + t % block_size;
-      std::copy(row, row + (stop - t), out + static_cast<int64_t>(i) * kSplit + t - begin);
-    }
+    const float* row = scales.data<float>() + table[t / block_size] * scales.stride(0) +
+                       kv_head * scales.stride(1) + t % block_size;
+    out = std::copy(row, row + (stop - t), out);
     t = stop;
   }
 }
 
-// All of `rows` have the same number of positions in the split; there is one row or one run.
-//   scratch  [SplitFloats(rows * heads of the runs)]
-//   result   [rows, heads of the runs]
-void CpuBackend::AttendSplitOf(const AttentionCall& call, const RowTile& rows, HeadRuns runs,
-                               int64_t split, float* scratch, const Partial& result) const {
-  CHECK(rows.count == 1 || runs.size() == 1);
-  const Tensor& k = call.cache.k;
-  const int64_t block_size = k.shape(2);
+// All of `rows` have the same number of positions in the split. `next_end`: the next split, which
+// this thread computes after this one, ends there; or where this one ends, if there is none.
+//   scores  [rows * heads of the run, kSplit]
+//   result  [rows, heads of the run]
+void CpuBackend::AttendSplitOf(const AttentionCall& call, const RowTile& rows, const HeadRun& run,
+                               int64_t split, int64_t next_end, float* scores,
+                               const Partial& result) const {
+  const KvLayer& cache = call.cache;
   const int32_t* table = call.BlockTable(rows.first);
   const int64_t begin = split * kSplit;
   const int64_t end =
       std::min<int64_t>(begin + kSplit, call.rows.positions.data<int32_t>()[rows.first] + 1);
-  int64_t offsets[kSplit];
-  for (int64_t t = begin; t < end; ++t) {
-    offsets[t - begin] = table[t / block_size] * k.stride(0) + t % block_size * k.stride(2);
-  }
-  const bool quantized = call.cache.quantized();
-  float* k_scales = scratch;  // then v's; [runs, kSplit] each
-  float* v_scales = scratch + kMaxRuns * kSplit;
-  float* scores = scratch + 2 * kMaxRuns * kSplit;
-  if (quantized) {
-    GatherScales(call.cache.k_scales, table, begin, end, runs, k_scales);
-    GatherScales(call.cache.v_scales, table, begin, end, runs, v_scales);
+  const void* addresses[2 * kSplit + kRowsAhead];
+  const void** at = FindRows(cache.k, table, begin, end, run.kv_head, addresses);
+  at = FindRows(cache.v, table, begin, end, run.kv_head, at);
+  const int64_t ahead = std::min<int64_t>(next_end, end + kRowsAhead);
+  at = FindRows(cache.k, table, end, ahead, run.kv_head, at);
+  std::fill(at, addresses + 2 * (end - begin) + kRowsAhead, at[-1]);
+  float k_scales[kSplit];
+  float v_scales[kSplit];
+  if (cache.quantized()) {
+    GatherScales(cache.k_scales, table, begin, end, run.kv_head, k_scales);
+    GatherScales(cache.v_scales, table, begin, end, run.kv_head, v_scales);
   }
   const float* queries[kMaxQueries];
-  AttendSplit parts[kMaxRuns];
-  int64_t at = 0;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const int64_t head_bytes =
-        runs[i].kv_head * k.stride(1) * static_cast<int64_t>(ByteSize(k.dtype()));
-    const auto scales_at = static_cast<int64_t>(i) * kSplit;
-    parts[i] = {.q = queries + at,
-                .num_queries = static_cast<int>(rows.count * runs[i].count),
-                .head_dim = call.head_dim,
-                .scale = call.scale,
-                .k = static_cast<const char*>(k.raw()) + head_bytes,
-                .v = static_cast<const char*>(call.cache.v.raw()) + head_bytes,
-                .offsets = offsets,
-                .k_scales = quantized ? k_scales + scales_at : nullptr,
-                .v_scales = quantized ? v_scales + scales_at : nullptr,
-                .count = static_cast<int>(end - begin),
-                .scores = scores + at * kSplit,
-                .max = result.max + at,
-                .sum = result.sum + at,
-                .out = result.out + at * call.head_dim};
-    for (int64_t row = rows.first; row < rows.first + rows.count; ++row) {
-      for (int32_t h = runs[i].first; h < runs[i].first + runs[i].count; ++h) {
-        queries[at++] = call.q.row<float>(row) + h * call.head_dim;
-      }
+  int num_queries = 0;
+  for (int64_t row = rows.first; row < rows.first + rows.count; ++row) {
+    for (int32_t h = run.first; h < run.first + run.count; ++h) {
+      queries[num_queries++] = call.q.row<float>(row) + h * call.head_dim;
     }
   }
-  const std::span<const AttendSplit> all(parts, runs.size());
-  const auto chunk = static_cast<int>(runs.size() == 1 ? kChunk : std::min(block_size, kSplit));
-  const int count = all[0].count;
-  for (int t = 0; t < count; t += chunk) {
-    for (const AttendSplit& part : all) {
-      kernels_.rows.attend_scores(part, t, std::min(t + chunk, count));
-    }
+  const AttendSplit part = {.q = queries,
+                            .num_queries = num_queries,
+                            .head_dim = call.head_dim,
+                            .scale = call.scale,
+                            .count = static_cast<int>(end - begin),
+                            .rows = addresses,
+                            .k_scales = cache.quantized() ? k_scales : nullptr,
+                            .v_scales = cache.quantized() ? v_scales : nullptr,
+                            .scores = scores,
+                            .max = result.max,
+                            .sum = result.sum,
+                            .out = result.out};
+  for (int t = 0; t < part.count; t += kChunk) {
+    kernels_.rows.attend_scores(part, t, std::min(t + kChunk, part.count));
   }
-  for (const AttendSplit& part : all) kernels_.rows.attend_softmax(part);
-  for (int t = 0; t < count; t += chunk) {
-    for (const AttendSplit& part : all) {
-      kernels_.rows.attend_values(part, t, std::min(t + chunk, count));
-    }
+  kernels_.rows.attend_softmax(part);
+  for (int t = 0; t < part.count; t += kChunk) {
+    kernels_.rows.attend_values(part, t, std::min(t + kChunk, part.count));
   }
 }
 
@@ -230,36 +222,36 @@ void CpuBackend::MergeInto(const AttentionCall& call, int64_t heads, const Parti
   }
 }
 
-void CpuBackend::WriteRow(const AttentionCall& call, int64_t row, HeadRuns runs,
+void CpuBackend::WriteRow(const AttentionCall& call, int64_t row, const HeadRun& run,
                           const Partial& total) const {
-  const int64_t first = runs.front().first;
-  for (int64_t h = 0; h < HeadsOf(runs); ++h) {
-    BFloat16* out = call.out.row<BFloat16>(row) + (first + h) * call.head_dim;
+  for (int64_t h = 0; h < run.count; ++h) {
+    BFloat16* out = call.out.row<BFloat16>(row) + (run.first + h) * call.head_dim;
     kernels_.rows.divide(total.out + h * call.head_dim, total.sum[h], call.head_dim, &out->bits);
   }
 }
 
 // Split after split: the rows that reach beyond it together, then one by one those that end in it.
 // Rows ascend, so that the first ones end first.
-void CpuBackend::AttendTile(const AttentionCall& call, const RowTile& rows, HeadRuns runs,
+void CpuBackend::AttendTile(const AttentionCall& call, const RowTile& rows, const HeadRun& run,
                             int worker) {
-  const int64_t heads = HeadsOf(runs);
+  const int64_t heads = run.count;
   float* scratch = WorkerFloats(worker);
   const Partial total = Partial::At(scratch, rows.count * heads);
   scratch += Partial::Floats(rows.count * heads, call.head_dim);
   const Partial next = Partial::At(scratch, rows.count * heads);
-  float* rest = scratch + Partial::Floats(rows.count * heads, call.head_dim);
+  float* scores = scratch + Partial::Floats(rows.count * heads, call.head_dim);
+  const int32_t* positions = call.rows.positions.data<int32_t>() + rows.first;
+  const int64_t length = positions[rows.count - 1] + 1;
   const auto attend = [&](int64_t first, int64_t count, int64_t split) {
     const RowTile some{.first = rows.first + first, .count = count};
     const Partial to = total.From(first * heads, call.head_dim);
     if (split == 0) {
-      AttendSplitOf(call, some, runs, split, rest, to);
+      AttendSplitOf(call, some, run, split, length, scores, to);
     } else {
-      AttendSplitOf(call, some, runs, split, rest, next);
+      AttendSplitOf(call, some, run, split, length, scores, next);
       MergeInto(call, count * heads, next, to);
     }
   };
-  const int32_t* positions = call.rows.positions.data<int32_t>() + rows.first;
   int64_t first = 0;
   for (int64_t split = 0; first < rows.count; ++split) {
     const int64_t last_position = (split + 1) * kSplit - 1;
@@ -268,40 +260,51 @@ void CpuBackend::AttendTile(const AttentionCall& call, const RowTile& rows, Head
     while (first < rows.count && positions[first] == last_position) ++first;
   }
   for (int64_t row = 0; row < rows.count; ++row) {
-    WriteRow(call, rows.first + row, runs, total.From(row * heads, call.head_dim));
+    WriteRow(call, rows.first + row, run, total.From(row * heads, call.head_dim));
   }
 }
 
+// A thread takes several splits of a row and a run of heads at a time.
 void CpuBackend::AttendBySplits(const AttentionCall& call, int64_t max_splits) {
-  const int64_t runs_per_item = RunsPerItem(call.q.rows() * max_splits);
-  const int64_t groups = CeilDiv(static_cast<int64_t>(head_runs_.size()), runs_per_item);
-  const int64_t pairs = call.q.rows() * groups;  // of a row and some runs of heads
-  const int64_t heads = call.q.cols() / call.head_dim;
-  const int64_t stride = Partial::Floats(heads, call.head_dim);
+  constexpr int64_t kItemsPerThread = 16;
+  const auto runs = static_cast<int64_t>(head_runs_.size());
+  const int64_t pairs = call.q.rows() * runs;  // of a row and a run of heads
+  const int64_t stride = Partial::Floats(MostHeads(), call.head_dim);
   const size_t bytes = static_cast<size_t>(pairs * max_splits * stride) * sizeof(float);
   if (partials_.bytes() < bytes) partials_ = Buffer::Host(bytes);
-  const auto runs_of = [&](int64_t pair) { return RunsOf(pair % groups, runs_per_item); };
+  const auto run_of = [&](int64_t pair) -> const HeadRun& {
+    return head_runs_[static_cast<size_t>(pair % runs)];
+  };
   const auto partial_of = [&](int64_t pair, int64_t split) {
     float* p = static_cast<float*>(partials_.data()) + (pair * max_splits + split) * stride;
-    return Partial::At(p, HeadsOf(runs_of(pair)));
+    return Partial::At(p, run_of(pair).count);
   };
   const auto attend = [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t pair = i / max_splits;
       const int64_t split = i % max_splits;
-      if (split >= call.NumSplits(pair / groups)) continue;
-      AttendSplitOf(call, {.first = pair / groups, .count = 1}, runs_of(pair), split,
-                    WorkerFloats(worker), partial_of(pair, split));
+      const int64_t row = pair / runs;
+      if (split >= call.NumSplits(row)) continue;
+      const int64_t length = call.rows.positions.data<int32_t>()[row] + 1;
+      const int64_t splits_after = i + 1 < end ? 2 : 1;
+      AttendSplitOf(call, {.first = row, .count = 1}, run_of(pair), split,
+                    std::min(length, (split + splits_after) * kSplit), WorkerFloats(worker),
+                    partial_of(pair, split));
     }
   };
-  pool_.ParallelFor(pairs * max_splits, 1, std::ref(attend));
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const Partial total = partial_of(pair, 0);
-    for (int64_t split = 1; split < call.NumSplits(pair / groups); ++split) {
-      MergeInto(call, HeadsOf(runs_of(pair)), partial_of(pair, split), total);
+  const int64_t items = pairs * max_splits;
+  pool_.ParallelFor(items, std::max<int64_t>(1, items / (kItemsPerThread * pool_.num_threads())),
+                    std::ref(attend));
+  const auto merge = [&](int64_t begin, int64_t end, int) {
+    for (int64_t pair = begin; pair < end; ++pair) {
+      const Partial total = partial_of(pair, 0);
+      for (int64_t split = 1; split < call.NumSplits(pair / runs); ++split) {
+        MergeInto(call, run_of(pair).count, partial_of(pair, split), total);
+      }
+      WriteRow(call, pair / runs, run_of(pair), total);
     }
-    WriteRow(call, pair / groups, runs_of(pair), total);
-  }
+  };
+  pool_.ParallelFor(pairs, 1, std::ref(merge));
 }
 
 void CpuBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
@@ -322,7 +325,7 @@ void CpuBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const Kv
   FindRowTiles(call);
   const int64_t queries = std::max(kTileQueries, num_heads);
   CHECK_LE(queries, kMaxQueries) << "heads of one rank";
-  ReserveWorkerFloats(2 * Partial::Floats(queries, head_dim) + SplitFloats(queries));
+  ReserveWorkerFloats(2 * Partial::Floats(queries, head_dim) + queries * kSplit);
   int64_t max_splits = 1;
   int64_t work = 0;
   for (int64_t m = 0; m < q.rows(); ++m) {
@@ -330,20 +333,20 @@ void CpuBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const Kv
     work += 2 * (rows.positions.data<int32_t>()[m] + 1) * num_heads * head_dim;
   }
   const auto tiles = static_cast<int64_t>(row_tiles_.size());
+  const auto runs = static_cast<int64_t>(head_runs_.size());
+  const int64_t items = tiles * runs;
   const bool single_rows = tiles == q.rows();
-  if (max_splits > 1 && single_rows && tiles < 4 * pool_.num_threads() && pool_.num_threads() > 1) {
+  const bool few = items < kFairItems * pool_.num_threads();
+  if (max_splits > 1 && single_rows && few && pool_.num_threads() > 1) {
     AttendBySplits(call, max_splits);
     return;
   }
-  const int64_t runs_per_item = single_rows ? RunsPerItem(tiles) : 1;
-  const int64_t groups = CeilDiv(static_cast<int64_t>(head_runs_.size()), runs_per_item);
   const auto attend = [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; ++i) {
-      AttendTile(call, row_tiles_[static_cast<size_t>(i / groups)],
-                 RunsOf(i % groups, runs_per_item), worker);
+      AttendTile(call, row_tiles_[static_cast<size_t>(i / runs)],
+                 head_runs_[static_cast<size_t>(i % runs)], worker);
     }
   };
-  const int64_t items = tiles * groups;
   pool_.ParallelFor(items, work < kSerialWork ? items : 1, std::ref(attend));
 }
 

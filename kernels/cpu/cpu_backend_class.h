@@ -68,7 +68,6 @@ class CpuBackend final : public Backend {
     int32_t count = 0;
     int32_t kv_head = 0;
   };
-  using HeadRuns = std::span<const HeadRun>;  // that follow each other
   // Consecutive rows of one sequence that read K and V together.
   struct RowTile {
     int64_t first = 0;
@@ -98,29 +97,26 @@ class CpuBackend final : public Backend {
 
   struct AttentionCall;
   struct Partial;
+  int64_t MostHeads() const;  // of a run
   void FindRowTiles(const AttentionCall& call);
-  int64_t RunsPerItem(int64_t items_of_all_runs) const;
+  static const void** FindRows(const Tensor& cache, const int32_t* table, int64_t begin,
+                               int64_t end, int64_t kv_head, const void** out);
   static void GatherScales(const Tensor& scales, const int32_t* table, int64_t begin, int64_t end,
-                           HeadRuns runs, float* out);
-  void AttendSplitOf(const AttentionCall& call, const RowTile& rows, HeadRuns runs, int64_t split,
-                     float* scratch, const Partial& result) const;
-  void AttendTile(const AttentionCall& call, const RowTile& rows, HeadRuns runs, int worker);
+                           int64_t kv_head, float* out);
+  void AttendSplitOf(const AttentionCall& call, const RowTile& rows, const HeadRun& run,
+                     int64_t split, int64_t next_end, float* scores, const Partial& result) const;
+  void AttendTile(const AttentionCall& call, const RowTile& rows, const HeadRun& run, int worker);
   void AttendBySplits(const AttentionCall& call, int64_t max_splits);
   // The first `heads` of each.
   void MergeInto(const AttentionCall& call, int64_t heads, const Partial& next,
                  const Partial& total) const;
-  void WriteRow(const AttentionCall& call, int64_t row, HeadRuns runs, const Partial& total) const;
+  void WriteRow(const AttentionCall& call, int64_t row, const HeadRun& run,
+                const Partial& total) const;
 
   const std::string name_;
   const Kernels kernels_;
   ThreadPool pool_;
   Linear linear_;
-  static int64_t HeadsOf(HeadRuns runs);
-  HeadRuns RunsOf(int64_t item, int64_t runs_per_item) const {
-    const HeadRuns all(head_runs_);
-    const auto first = static_cast<size_t>(item * runs_per_item);
-    return all.subspan(first, std::min(static_cast<size_t>(runs_per_item), all.size() - first));
-  }
 
   std::vector<HeadRun> head_runs_;
   std::vector<RowTile> row_tiles_;

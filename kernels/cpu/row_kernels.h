@@ -7,23 +7,25 @@
 
 namespace intermix::cpu {
 
+// How many rows ahead of the one that is read attention asks memory for.
+inline constexpr int kRowsAhead = 64;
+
 // One split of attention: some queries that share a K/V head, one split of positions.
 struct AttendSplit {
   const float* const* q = nullptr;  // [num_queries]: where each one's [head_dim] is
   int num_queries = 0;
   int64_t head_dim = 0;
   float scale = 0.0f;
-  const void* k =
-      nullptr;  // the cache, at the K/V head: bfloat16 bits, or int8 where it has scales
-  const void* v = nullptr;
-  const int64_t* offsets = nullptr;  // [count] where a position's row is, in elements from k and v
-  const float* k_scales = nullptr;   // [count]; null where the cache is bfloat16
-  const float* v_scales = nullptr;   // [count]; likewise
-  int count = 0;                     // 1 .. kAttentionSplit
-  float* scores = nullptr;           // [num_queries, kAttentionSplit] scratch
-  float* max = nullptr;              // [num_queries]; with sum and out: the split's (m, l, o)
-  float* sum = nullptr;              // [num_queries]
-  float* out = nullptr;              // [num_queries, head_dim]
+  int count = 0;  // 1 .. kAttentionSplit positions
+  // [2 * count + kRowsAhead]: where the positions' keys are, then their values, then what is read
+  // after this split. bfloat16 bits, or int8 where there are scales.
+  const void* const* rows = nullptr;
+  const float* k_scales = nullptr;  // [count]; null where the cache is bfloat16
+  const float* v_scales = nullptr;  // [count]; likewise
+  float* scores = nullptr;          // [num_queries, kAttentionSplit] scratch
+  float* max = nullptr;             // [num_queries]; with sum and out: the split's (m, l, o)
+  float* sum = nullptr;             // [num_queries]
+  float* out = nullptr;             // [num_queries, head_dim]
 };
 
 // Rows of x by rows of w: y[m][n] = LaneDot(x[m], w[n]).
