@@ -79,18 +79,21 @@ void Scheduler::Admit(StepPlan& plan, int32_t& budget) {
     const int32_t dp_rank = RoomiestGroup();
     Sequence& sequence = *waiting_.front();
     if (WaitsForPrefix(sequence)) return;
-    // Each sequence that runs there may soon need a block: leave it one, or admission would only
-    // bring preemption. A sequence alone in a group always fits (MaxLength).
-    const BlockRequest request = {.tokens = sequence.tokens,
-                                  .salt = sequence.cache_salt,
-                                  .reuse = !sequence.wants_prompt_logprobs(),
-                                  .reserve = NumRunningIn(dp_rank)};
-    if (!groups_[dp_rank].Allocate(request, sequence.kv)) return;
+    if (!groups_[dp_rank].Allocate(RequestOf(sequence, dp_rank), sequence.kv)) return;
     sequence.dp_rank = dp_rank;
     Insert(running_, std::move(waiting_.front()));
     waiting_.erase(waiting_.begin());
     AddChunk(plan, budget, sequence);
   }
+}
+
+// Each sequence that runs there may soon need a block: it is left one, or admission would only
+// bring preemption. A sequence alone in a group always fits (MaxLength).
+BlockRequest Scheduler::RequestOf(const Sequence& sequence, int32_t dp_rank) const {
+  return {.tokens = sequence.tokens,
+          .salt = sequence.cache_salt,
+          .reuse = !sequence.wants_prompt_logprobs(),
+          .reserve = NumRunningIn(dp_rank)};
 }
 
 // Whether another answer to the same request is computing the prompt that this one will share.
@@ -113,33 +116,63 @@ void Scheduler::MakeWay() {
   while (num_running() >= options_.max_running || !HasRoom(first, dp_rank)) {
     const bool any_group = HasRoom(first, dp_rank);  // it only lacks a place among the running
     int32_t last = num_running() - 1;
-    const auto yields = [&](const Sequence& running) {
-      return running.priority < first.priority && first.GoesBefore(running) &&
-             (any_group || running.dp_rank == dp_rank);
+    const auto is_it = [&](const Sequence& running) {
+      return Yields(running, first) && (any_group || running.dp_rank == dp_rank);
     };
-    while (last >= 0 && !yields(*running_[last])) --last;
+    while (last >= 0 && !is_it(*running_[last])) --last;
     if (last < 0) return;
     Preempt(static_cast<size_t>(last));
   }
 }
 
-bool Scheduler::HasRoom(const Sequence& sequence, int32_t dp_rank) const {
-  const BlockManager& manager = groups_[dp_rank];
-  return manager.BlocksFor(sequence.length()) + NumRunningIn(dp_rank) <= manager.num_free();
+bool Scheduler::Yields(const Sequence& running, const Sequence& sequence) const {
+  return running.priority < sequence.priority && sequence.GoesBefore(running);
 }
 
-// The group with the most blocks that are free or held by sequences of lower priority than
-// `sequence`; -1 where these are too few for it.
-int32_t Scheduler::GroupToClearFor(const Sequence& sequence) const {
-  std::vector<int64_t> blocks;
-  for (const BlockManager& manager : groups_) blocks.push_back(manager.num_free());
+// Blocks that the next step takes for its tokens.
+int32_t Scheduler::NumGrowing(const Sequence& running) const {
+  return groups_[running.dp_rank].BlocksFor(running.length()) -
+         static_cast<int32_t>(running.kv.blocks.size());
+}
+
+// Whether it will be admitted after the running ones have grown.
+bool Scheduler::HasRoom(const Sequence& sequence, int32_t dp_rank) const {
+  const BlockRequest request = RequestOf(sequence, dp_rank);
+  int32_t needed = groups_[dp_rank].NumNeededBy(request) + request.reserve;
   for (const std::unique_ptr<Sequence>& running : running_) {
-    if (running->priority >= sequence.priority || !sequence.GoesBefore(*running)) continue;
-    blocks[running->dp_rank] += static_cast<int64_t>(running->kv.blocks.size());
+    if (running->dp_rank == dp_rank) needed += NumGrowing(*running);
   }
-  const auto most = std::max_element(blocks.begin(), blocks.end());
-  if (groups_.front().BlocksFor(sequence.length()) > *most) return -1;
-  return static_cast<int32_t>(most - blocks.begin());
+  return needed <= groups_[dp_rank].num_free();
+}
+
+// A group that has room for `sequence`, or else the one that has most where all that yield to it
+// have left; -1 where there is none, or nobody yields.
+int32_t Scheduler::GroupToClearFor(const Sequence& sequence) const {
+  if (std::none_of(running_.begin(), running_.end(),
+                   [&](const auto& running) { return Yields(*running, sequence); })) {
+    return -1;
+  }
+  int32_t best = -1;
+  int32_t most = -1;
+  for (int32_t g = 0; g < options_.num_dp_groups; ++g) {
+    if (HasRoom(sequence, g)) return g;
+    std::vector<const BlockTable*> yielding;
+    int32_t room = groups_[g].num_free() - groups_[g].NumNeededBy(RequestOf(sequence, g));
+    for (const std::unique_ptr<Sequence>& running : running_) {
+      if (running->dp_rank != g) continue;
+      if (Yields(*running, sequence)) {
+        yielding.push_back(&running->kv);
+      } else {
+        room -= NumGrowing(*running) + 1;  // and the block that is left to it
+      }
+    }
+    room += groups_[g].NumFreedBy(yielding);
+    if (room > most) {
+      most = room;
+      best = g;
+    }
+  }
+  return best;
 }
 
 // Gives running_[running_index] the blocks for all its tokens, taking them from the last of its
@@ -237,11 +270,13 @@ int64_t Scheduler::num_hit_tokens() const {
   return count;
 }
 
+// The group with the most free blocks, not counting the one that is left to each that runs there.
 int32_t Scheduler::RoomiestGroup() const {
-  const auto roomiest = std::max_element(
-      groups_.begin(), groups_.end(),
-      [](const BlockManager& a, const BlockManager& b) { return a.num_free() < b.num_free(); });
-  return static_cast<int32_t>(roomiest - groups_.begin());
+  std::vector<int32_t> room;
+  for (int32_t g = 0; g < options_.num_dp_groups; ++g) {
+    room.push_back(groups_[g].num_free() - NumRunningIn(g));
+  }
+  return static_cast<int32_t>(std::max_element(room.begin(), room.end()) - room.begin());
 }
 
 int32_t Scheduler::NumRunningIn(int32_t dp_rank) const {

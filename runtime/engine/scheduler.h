@@ -4,12 +4,13 @@
 // A step has a budget of tokens. Decoding sequences take one each, in order (Sequence::GoesBefore);
 // what is left goes to prompts, cut into chunks where they are longer; then waiting sequences are
 // admitted while there is budget and room. A sequence gets the blocks of all its tokens when it is
-// admitted (in the dp group with the most free blocks) and one more whenever decoding fills its
-// last. Where none is left the group's last sequence in order, the youngest of the lowest
-// priority, is preempted: it loses its blocks and waits again at its old place; later its prompt
-// and output are prefilled like any prompt, but for what the prefix cache kept. The same happens to
-// sequences of lower priority where the first waiting one finds no room. The first sequence in
-// order can always go on, and with time each becomes the first, so every sequence ends.
+// admitted (in the dp group with the most free blocks that none will soon need) and one more
+// whenever decoding fills its last. Where none is left the group's last sequence in order, the
+// youngest of the lowest priority, is preempted: it loses its blocks and waits again at its old
+// place; later its prompt and output are prefilled like any prompt, but for what the prefix cache
+// kept. The same happens to sequences of lower priority where the first waiting one finds no room.
+// The first sequence in order can always go on, and with time each becomes the first, so every
+// sequence ends.
 //
 // Not thread-safe; owned by the engine and used from its thread.
 #pragma once
@@ -92,7 +93,10 @@ class Scheduler {
   bool MakeRoom(size_t running_index);
   void Preempt(size_t running_index);
   void AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence);
+  BlockRequest RequestOf(const Sequence& sequence, int32_t dp_rank) const;
+  int32_t NumGrowing(const Sequence& running) const;
   bool HasRoom(const Sequence& sequence, int32_t dp_rank) const;
+  bool Yields(const Sequence& running, const Sequence& sequence) const;
   bool WaitsForPrefix(const Sequence& sequence) const;
   int32_t RoomiestGroup() const;
   int32_t GroupToClearFor(const Sequence& sequence) const;

@@ -44,15 +44,33 @@ std::vector<BlockManager::Cached> BlockManager::FindPrefix(const BlockRequest& r
   return found;
 }
 
+int32_t BlockManager::NumNeededBy(const BlockRequest& request,
+                                  std::span<const Cached> found) const {
+  const int64_t idle = std::count_if(found.begin(), found.end(),
+                                     [&](const Cached& c) { return uses_[c.block] == 0; });
+  const int32_t fresh = BlocksFor(std::ssize(request.tokens)) - static_cast<int32_t>(found.size());
+  return fresh + static_cast<int32_t>(idle);
+}
+
+int32_t BlockManager::NumNeededBy(const BlockRequest& request) const {
+  return NumNeededBy(request, FindPrefix(request));
+}
+
+int32_t BlockManager::NumFreedBy(std::span<const BlockTable* const> tables) const {
+  std::unordered_map<int32_t, int32_t> uses;
+  for (const BlockTable* table : tables) {
+    for (const int32_t block : table->blocks) ++uses[block];
+  }
+  return static_cast<int32_t>(std::count_if(
+      uses.begin(), uses.end(), [&](const auto& use) { return use.second == uses_[use.first]; }));
+}
+
 bool BlockManager::Allocate(const BlockRequest& request, BlockTable& table) {
   CHECK(table.blocks.empty() && table.num_cached == 0)
       << "a table of " << table.blocks.size() << " blocks is allocated anew";
   const std::vector<Cached> found = FindPrefix(request);
-  const int64_t idle = std::count_if(found.begin(), found.end(),
-                                     [&](const Cached& c) { return uses_[c.block] == 0; });
   const int64_t size = static_cast<int64_t>(request.tokens.size());
-  const int64_t fresh = BlocksFor(size) - static_cast<int64_t>(found.size());
-  if (fresh + idle + request.reserve > num_free()) return false;
+  if (NumNeededBy(request, found) + request.reserve > num_free()) return false;
   for (const Cached& cached : found) {
     if (uses_[cached.block]++ == 0) free_.Remove(cached.block);
     table.blocks.push_back(cached.block);

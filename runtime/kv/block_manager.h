@@ -57,6 +57,12 @@ class BlockManager {
   static int32_t BlocksFor(int64_t positions, int32_t block_size);
   int32_t BlocksFor(int64_t positions) const { return BlocksFor(positions, block_size_); }
 
+  // Blocks that Allocate would take from the free ones, but for the reserve.
+  int32_t NumNeededBy(const BlockRequest& request) const;
+
+  // Blocks that would become free if all of these tables were given back.
+  int32_t NumFreedBy(std::span<const BlockTable* const> tables) const;
+
   // Fills `table`, which is empty before: with cached blocks as far as they go, but for the last
   // token, which is left to compute; then with free ones. False, and nothing taken, where too few
   // are free.
@@ -96,6 +102,7 @@ class BlockManager {
   Content ContentOf(std::span<const int32_t> tokens, size_t index, uint64_t before,
                     const std::string& salt) const;
   std::vector<Cached> FindPrefix(const BlockRequest& request) const;
+  int32_t NumNeededBy(const BlockRequest& request, std::span<const Cached> found) const;
   int32_t TakeFree();
   void Forget(int32_t block);
 

@@ -328,6 +328,55 @@ TEST(SchedulerTest, PreemptsNobodyForWhatStillWouldNotFit) {
   EXPECT_EQ(driver.scheduler().num_running(), 2);
 }
 
+TEST(SchedulerTest, MakesWayAlsoForTheBlocksThatRunningSequencesAreAboutToTake) {
+  SchedulerOptions options = Options();
+  options.num_blocks = 10;
+  options.max_batch_tokens = 64;
+  Driver driver(options);
+  driver.Add(4, 8, 9);
+  for (int i = 0; i < 2; ++i) driver.Add(4, 8);
+  driver.Step();  // each holds one block that is full
+  Sequence* high = driver.Add(12, 8, 5);
+  driver.Step();
+  EXPECT_FALSE(high->kv.blocks.empty()) << "7 are free, but 3 of them for less than a step";
+  EXPECT_EQ(driver.scheduler().num_preemptions(), 1);
+}
+
+TEST(SchedulerTest, PreemptsNobodyWhereAnotherGroupHasRoom) {
+  SchedulerOptions options = Options();
+  options.num_dp_groups = 2;
+  options.num_blocks = 8;
+  options.max_batch_tokens = 64;
+  Driver driver(options);
+  Sequence* low = driver.Add(20, 8);
+  Sequence* other = driver.Add(4, 8, 9);
+  driver.Step();
+  ASSERT_NE(low->dp_rank, other->dp_rank);
+  Sequence* high = driver.Add(16, 8, 5);
+  driver.Step();
+  EXPECT_EQ(high->dp_rank, other->dp_rank);
+  EXPECT_FALSE(high->kv.blocks.empty());
+  EXPECT_EQ(driver.scheduler().num_preemptions(), 0);
+}
+
+TEST(SchedulerTest, PreemptsNobodyForBlocksThatOthersKeep) {
+  SchedulerOptions options = Options();
+  options.num_blocks = 10;
+  options.max_batch_tokens = 64;
+  options.cache_prefixes = true;
+  Driver driver(options);
+  Sequence* keeps = driver.Add(18, 8, 9);
+  driver.Step();
+  Sequence* shares = driver.Add(18, 8);
+  shares->tokens = std::vector<int32_t>(keeps->tokens.begin(), keeps->tokens.begin() + 18);
+  driver.Step();
+  ASSERT_EQ(driver.scheduler().num_free_blocks(), 4) << "they share four blocks";
+  driver.Add(24, 8, 5);  // 6 blocks
+  driver.Step();
+  EXPECT_EQ(driver.scheduler().num_preemptions(), 0);
+  EXPECT_EQ(driver.scheduler().num_running(), 2);
+}
+
 TEST(SchedulerTest, StartsBehindACachedPrefix) {
   SchedulerOptions options = Options();
   options.cache_prefixes = true;
