@@ -79,8 +79,26 @@ class Builder {
   std::string missing_;
 };
 
-// huggingface.co/mistralai/Mixtral-8x7B-Instruct-v0.1: every part is tokenised on its own. The
-// system message stands before the first of the user.
+// github.com/mistralai/cookbook, concept-deep-dive/tokenization, V3 (Mixtral-8x22B-Instruct): the
+// marks are control tokens. The system message stands before the last of the user.
+void MixtralV3(const std::vector<ChatMessage>& messages, Builder& out) {
+  const std::string system =
+      messages.front().role == "system" ? messages.front().content + "\n\n" : "";
+  out.Special("<s>");
+  for (const ChatMessage& message : messages) {
+    if (message.role == "user") {
+      out.Special("[INST]");
+      out.Text(&message == &messages.back() ? system + message.content : message.content);
+      out.Special("[/INST]");
+    } else if (message.role == "assistant") {
+      out.Text(message.content);
+      out.Special("</s>");
+    }
+  }
+}
+
+// huggingface.co/mistralai/Mixtral-8x7B-Instruct-v0.1 (V1): the marks are text, and every part is
+// tokenised on its own. The system message stands before the first of the user.
 void Mixtral(const std::vector<ChatMessage>& messages, Builder& out) {
   std::string system;
   out.Special("<s>");
@@ -180,7 +198,11 @@ absl::StatusOr<ChatPrompt> EncodeChat(ChatFormat format, const Tokenizer& tokeni
   Builder out(tokenizer);
   switch (format) {
     case ChatFormat::kMixtral:
-      Mixtral(messages, out);
+      if (tokenizer.SpecialTokenId("[INST]") >= 0) {
+        MixtralV3(messages, out);
+      } else {
+        Mixtral(messages, out);
+      }
       break;
     case ChatFormat::kLlama2:
       Llama2(messages, out);
