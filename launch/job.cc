@@ -32,9 +32,8 @@ int FairThreads(const MpiSession& session) {
 void LogKvCache(Rank& rank, DType dtype) {
   const ModelRunner& runner = rank.runner();
   const int64_t tokens = int64_t{runner.num_kv_blocks()} * runner.block_size();
-  spdlog::info("the KV cache holds {} tokens for each of {} groups of ranks: {} MB of {} per rank",
-               tokens, runner.num_dp_groups(), rank.kv_bytes() >> 20,
-               dtype == DType::kI8 ? "int8" : "bf16");
+  spdlog::info("the KV cache of each dp group holds {} tokens: {} MB of {} per rank", tokens,
+               rank.kv_bytes() >> 20, dtype == DType::kI8 ? "int8" : "bf16");
 }
 
 }  // namespace

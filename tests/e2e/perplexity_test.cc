@@ -25,11 +25,12 @@ TEST(PerplexityTest, UnquantisedIsThatOfTransformers) {
   EXPECT_NEAR(Measure({.scheme = Scheme::kNone}), expected, 0.002 * expected);
 }
 
-TEST(PerplexityTest, OfAnInt8CacheIsWithin03PercentOfBf16) {
-  const double bf16 = Measure({.scheme = Scheme::kNone});
-  const double int8 = Measure({.scheme = Scheme::kNone}, DType::kI8);
+TEST(PerplexityTest, OfAnInt8CacheIsWithin02PercentOfBf16) {
+  const QuantSpec quant = {.scales = ScaleChoice::kFolded};
+  const double bf16 = Measure(quant);
+  const double int8 = Measure(quant, DType::kI8);
   EXPECT_NE(int8, bf16);
-  EXPECT_NEAR(int8, bf16, 0.003 * bf16);
+  EXPECT_NEAR(int8, bf16, 0.002 * bf16);
 }
 
 class IntegerScaleTest : public ::testing::TestWithParam<int64_t> {};
