@@ -107,6 +107,32 @@ TEST_P(AttentionParityTest, PagedAttention) {
   }
 }
 
+// Values that cancel between the first two splits: in any other order the third one's bits drown.
+TEST_P(AttentionParityTest, SplitsMergeInAscendingOrder) {
+  const AttentionCase c = {.head_dim = 32,
+                           .block_size = kAttentionSplit,
+                           .kv_head_of = {0, 1},
+                           .past = {3 * kAttentionSplit - 1},
+                           .rows = {1}};
+  const AttentionInputs in = MakeAttentionInputs(c);
+  const OwnedTensor q = OwnedTensor::Host(DType::kF32, {1, 64});  // zero: all weights are 1
+  const AttentionCache cache = RandomCache(c, in.num_blocks, DType::kBF16, 7);
+  const int32_t* table = in.block_tables.view.row<int32_t>(0);
+  const auto* first = cache.v.view.row<BFloat16>(table[0]);
+  for (int64_t i = 0; i < cache.v.view.stride(0); ++i) {
+    const float large = std::ldexp(static_cast<float>(first[i]), 20);
+    cache.v.view.row<BFloat16>(table[0])[i] = BFloat16(large);
+    cache.v.view.row<BFloat16>(table[1])[i] = BFloat16(-large);
+  }
+  ExpectSame(DType::kBF16, {1, 64}, [&](Backend& backend, const Tensor& out) {
+    backend.PagedAttention(q.view, in.rows(), cache.layer(), c.kv_head_of, 0.2f, out);
+    double sum = 0.0;
+    for (int64_t d = 0; d < 64; ++d) sum += std::fabs(static_cast<float>(out.row<BFloat16>(0)[d]));
+    EXPECT_GT(sum, 0.0);
+    EXPECT_LT(sum, 64.0);
+  });
+}
+
 // A NaN or infinity in one row's query stays in that row; one in a position's key or value reaches
 // the rows that see the position.
 TEST_P(AttentionParityTest, NanStaysWhereItIsSeen) {

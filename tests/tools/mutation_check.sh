@@ -47,12 +47,18 @@ mutate 'rule 2: a float reduction runs in the 16-lane order' kernels/core/lane_m
 'lanes[k % 8] = std::fma($1, lanes[k % 8])/s' \
   parity_rows_test '*'
 mutate 'rule 3: attention splits merge in ascending order' kernels/cpu/cpu_attention.cc \
-  's/(MergeInto\(call, run, partial_of\(pair, )split\)/'\
-'$1call.NumSplits(pair \/ num_runs) - split)/' \
+  's/partial_of\(pair, split\), total\)/'\
+'partial_of(pair, call.NumSplits(pair \/ runs) - split), total)/' \
   parity_attention_test '*'
 mutate 'rule 3: K/V blocks are read through the block table' kernels/cpu/cpu_attention.cc \
-  's/table\[t \/ block_size\] \* k\.stride\(0\)/(table[0] + t \/ block_size) * k.stride(0)/' \
+  's/table\[t \/ block_size\] \* cache\.stride\(0\)/'\
+'(table[0] + t \/ block_size) * cache.stride(0)/' \
   invariance_test '*BatchAndChunking/4'
+mutate 'rule 3: a head of an int8 cache has the amax of its own row' kernels/cpu/cpu_attention.cc \
+  's/kernels_\.rows\.abs_max_f32\(x, head_dim\)/'\
+'[&] { static float most = 0.0f; '\
+'return most = std::max(most, kernels_.rows.abs_max_f32(x, head_dim)); }()/' \
+  invariance_test '*BatchAndChunking/7'
 mutate 'rule 4: router ties go to the lowest expert' kernels/cpu/cpu_feed_forward.cc \
   's/logits\[e\] > logits\[experts/logits[e] >= logits[experts/' parity_rows_test '*'
 mutate 'rule 5: slots are summed in ascending order' kernels/cpu/row_kernels_inl.h \
