@@ -55,7 +55,9 @@ absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Make(int device, int r
   context->gemm_device_ = {
       .sm_count = Attribute(cudaDevAttrMultiProcessorCount, device),
       .shared_bytes_per_sm = Attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
-      .shared_bytes_per_block = Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+      .shared_bytes_per_block = Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+      .wgmma = Attribute(cudaDevAttrComputeCapabilityMajor, device) == 9 &&
+               Attribute(cudaDevAttrComputeCapabilityMinor, device) == 0};
   cudaDeviceProp properties;
   context->Check(cudaGetDeviceProperties(&properties, device), "reading its properties");
   context->name_ = absl::StrCat("cuda ", properties.name);

@@ -3,6 +3,7 @@
 #include "kernels/core/check.h"
 #include "kernels/cuda/gemm_large_m_s8_sm80.h"
 #include "kernels/cuda/gemm_small_m_s8_sm80.h"
+#include "kernels/cuda/gemm_wgmma_s8_sm90.h"
 
 namespace intermix::cuda {
 
@@ -10,10 +11,13 @@ void LaunchGemm(const GemmArgs& args, GemmMode mode, const GemmPlan& plan, cudaS
   CHECK(args.output != GemmOutput::kI32 || !SumsInFloat(mode)) << "float scales have no int32 sums";
   CHECK(args.row_offsets != nullptr || args.num_experts == 1)
       << args.num_experts << " experts need row offsets";
-  if (kGemmTiles[plan.tile].family == GemmFamily::kSmallM) {
-    LaunchGemmSmallM(args, mode, plan, stream);
-  } else {
-    LaunchGemmLargeM(args, mode, plan, stream);
+  switch (kGemmTiles[plan.tile].family) {
+    case GemmFamily::kSmallM:
+      return LaunchGemmSmallM(args, mode, plan, stream);
+    case GemmFamily::kLargeM:
+      return LaunchGemmLargeM(args, mode, plan, stream);
+    case GemmFamily::kWgmma:
+      return LaunchGemmWgmma(args, mode, plan, stream);
   }
 }
 

@@ -92,6 +92,29 @@ INTERMIX_DEVICE void StorePair(char* to, uint32_t a, uint32_t b, bool second) {
   }
 }
 
+// The scales of this lane's tokens in some token tiles, from the first on; read before anything is
+// stored, since a load may not pass a store.
+template <class G, GemmOutput kOutput>
+struct RowScales {
+  static constexpr int kTiles = G::kTokenTiles < 8 ? G::kTokenTiles : 8;
+  float of_token[kTiles][2];
+
+  INTERMIX_DEVICE RowScales(const GemmArgs& args, const ThreadPlace<G>& place,
+                            const TilePlace& tile, int first) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int token = place.Token(first + j) + h;
+        of_token[j][h] = 1.0f;
+        if (kOutput != GemmOutput::kI32 && token < tile.num_rows) {
+          of_token[j][h] = args.x_scales[tile.row + token];
+        }
+      }
+    }
+  }
+};
+
 //   kWhole  every out feature of the tile exists, and pairs of outputs are aligned
 template <class G, GemmOutput kOutput, bool kWhole>
 INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& place,
@@ -102,23 +125,26 @@ INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& pla
   const int32_t features_left = args.n - feature;
   char* const corner = static_cast<char*>(args.y) + (tile.row * args.y_stride + feature) * kBytes;
 #pragma unroll
-  for (int i = 0; i < G::kFeatureTiles; ++i) {
-    if (!kWhole && i * 16 >= features_left) break;
-    FeatureScale<G, kOutput> scales[2];
-    scales[0].Read(expert, feature + i * 16);
-    scales[1].Read(expert, feature + i * 16 + 1);  // is there: the arrays are padded
+  for (int first = 0; first < G::kTokenTiles; first += RowScales<G, kOutput>::kTiles) {
+    const RowScales<G, kOutput> row_scales(args, place, tile, first);
 #pragma unroll
-    for (int j = 0; j < G::kTokenTiles; ++j) {
+    for (int i = 0; i < G::kFeatureTiles; ++i) {
+      if (!kWhole && i * 16 >= features_left) break;
+      FeatureScale<G, kOutput> scales[2];
+      scales[0].Read(expert, feature + i * 16);
+      scales[1].Read(expert, feature + i * 16 + 1);  // is there: the arrays are padded
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int token = place.Token(j) + h;
-        if (token >= tile.num_rows) continue;
-        const float row_scale =
-            kOutput == GemmOutput::kI32 ? 1.0f : args.x_scales[tile.row + token];
-        StorePair<kBytes, kWhole>(corner + (token * args.y_stride + i * 16) * kBytes,
-                                  scales[0].Bits(acc.sum[i][j][h], row_scale),
-                                  scales[1].Bits(acc.sum[i][j][2 + h], row_scale),
-                                  i * 16 + 1 < features_left);
+      for (int j = 0; j < RowScales<G, kOutput>::kTiles; ++j) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const int token = place.Token(first + j) + h;
+          if (token >= tile.num_rows) continue;
+          const float row_scale = row_scales.of_token[j][h];
+          StorePair<kBytes, kWhole>(corner + (token * args.y_stride + i * 16) * kBytes,
+                                    scales[0].Bits(acc.sum[i][first + j][h], row_scale),
+                                    scales[1].Bits(acc.sum[i][first + j][2 + h], row_scale),
+                                    i * 16 + 1 < features_left);
+        }
       }
     }
   }

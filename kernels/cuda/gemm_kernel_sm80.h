@@ -96,7 +96,7 @@ template <int kTileIndex, GemmMode kMode>
 void LaunchTile(const char* name, const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream) {
   static_assert(kGemmTiles[kTileIndex].Runs(kMode));
   using G = Geometry<kTileIndex, kMode>;
-  const int32_t stages_at = GemmHeaderBytes(args.num_experts);
+  const int32_t stages_at = GemmHeaderBytes(kGemmTiles[kTileIndex], args.num_experts);
   Launch(name, GemmKernel<G>,
          {.grid = dim3(static_cast<unsigned>(plan.blocks)),
           .block = dim3(G::kThreads),

@@ -10,10 +10,15 @@ namespace intermix::cuda {
 template <class G>
 class TileLoader {
  public:
+  // Of the threads that load.
+  INTERMIX_DEVICE static int Thread() {
+    return static_cast<int>(threadIdx.x) - G::kFirstLoadThread;
+  }
+
   TileLoader() = default;
   INTERMIX_DEVICE TileLoader(const GemmArgs& args, const TilePlace& tile) {
     const GemmExpert& expert = args.experts[tile.expert];
-    const int thread = static_cast<int>(threadIdx.x);
+    const int thread = Thread();
     const int32_t first_tile = tile.feature / 16;
     const int32_t num_tiles = (args.n + 15) / 16 - first_tile;
     const int my_tile = thread / kTilePieces;
@@ -47,11 +52,11 @@ class TileLoader {
 
  private:
   static constexpr int kTilePieces = G::kTileUnits * 32;  // codes of one feature tile
-  static constexpr int kTilesAtOnce = G::kThreads / kTilePieces;
-  static constexpr int kTokensAtOnce = G::kThreads / 8;
+  static constexpr int kTilesAtOnce = G::kLoadThreads / kTilePieces;
+  static constexpr int kTokensAtOnce = G::kLoadThreads / 8;
   static constexpr int kScalePieces = kStageSteps * G::kScaleBytes;  // of one feature tile
   static_assert(G::kBlockTiles % kTilesAtOnce == 0);
-  static_assert(G::kBlockTiles * kScalePieces <= G::kThreads);
+  static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 
   // Of one feature tile.
   INTERMIX_DEVICE static int32_t Units(const GemmArgs& args) {
@@ -63,9 +68,9 @@ class TileLoader {
   }
 
   INTERMIX_DEVICE void LoadCodes(char* stage, const GemmArgs& args, int stage_index) const {
-    char* shared = stage + threadIdx.x * 16;
+    char* shared = stage + Thread() * 16;
     const char* global = codes_ + stage_index * (G::kTileUnits * kUnitBytes);
-    const int unit = stage_index * G::kTileUnits + static_cast<int>(threadIdx.x) % kTilePieces / 32;
+    const int unit = stage_index * G::kTileUnits + Thread() % kTilePieces / 32;
     const bool unit_exists = unit < Units(args);
 #pragma unroll
     for (int tile = 0; tile < G::kBlockTiles; tile += kTilesAtOnce) {
@@ -76,7 +81,7 @@ class TileLoader {
 
   INTERMIX_DEVICE void LoadRows(char* stage, const GemmArgs& args, bool aligned,
                                 int stage_index) const {
-    const int thread = static_cast<int>(threadIdx.x);
+    const int thread = Thread();
     const int token = thread / 8;
     char* shared = stage + G::kRowsAt + token * kStageK + ((thread ^ token) % 8) * 16;
     const int8_t* global = rows_ + stage_index * kStageK;
@@ -111,9 +116,9 @@ class TileLoader {
 
   // Slot s of a stage holds the scales of the s-th group that the stage touches.
   INTERMIX_DEVICE void LoadScales(char* stage, int stage_index) const {
-    if (threadIdx.x >= G::kBlockTiles * kScalePieces) return;
+    if (Thread() >= G::kBlockTiles * kScalePieces) return;
     const int32_t group = groups_.Of(stage_index * kStageSteps);
-    cp_async_16(stage + G::kScalesAt + threadIdx.x * 16,
+    cp_async_16(stage + G::kScalesAt + Thread() * 16,
                 scales_ + static_cast<int64_t>(group) * (16 * G::kScaleBytes),
                 group < scale_groups_left_);
   }

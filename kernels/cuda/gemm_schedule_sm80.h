@@ -63,7 +63,9 @@ INTERMIX_DEVICE int32_t NumSlabs(const GemmArgs& args) {
 }
 template <class G>
 INTERMIX_DEVICE int32_t NumStages(const GemmArgs& args) {
-  return (args.k + kStageK - 1) / kStageK;
+  // Found again rather than kept, where registers are scarce.
+  const int32_t k = G::kFamily == GemmFamily::kWgmma ? opaque(args.k) : args.k;
+  return (k + kStageK - 1) / kStageK;
 }
 
 // Finds tiles by ascending number.
@@ -103,7 +105,7 @@ struct UnitWalk {
   }
   INTERMIX_DEVICE void Next(const GemmArgs& args) {
     const bool tile_ends = at_last_stage(args);
-    const int32_t stride = G::kFamily == GemmFamily::kLargeM ? static_cast<int32_t>(gridDim.x) : 1;
+    const int32_t stride = G::kFamily == GemmFamily::kSmallM ? 1 : static_cast<int32_t>(gridDim.x);
     tile += tile_ends ? stride : 0;
     stage = tile_ends ? 0 : stage + 1;
   }
@@ -117,14 +119,14 @@ struct BlockShare {
 };
 
 // kSmallM: block b takes units [b * chunk, (b + 1) * chunk), in whole tiles where K may not be
-// split. kLargeM: block b takes tiles b, b + blocks, ...
+// split. Other families: block b takes tiles b, b + blocks, ...
 template <class G>
 INTERMIX_DEVICE BlockShare<G> ShareOf(const GemmArgs& args, int32_t min_units) {
   const int32_t num_tiles = FirstRowTiles<G>()[args.num_experts] * NumSlabs<G>(args);
   const int32_t stages = NumStages<G>(args);
   const int32_t blocks = static_cast<int32_t>(gridDim.x);
   const int32_t block = static_cast<int32_t>(blockIdx.x);
-  if constexpr (G::kFamily == GemmFamily::kLargeM) {
+  if constexpr (G::kFamily != GemmFamily::kSmallM) {
     const int32_t tiles = block < num_tiles ? (num_tiles - block - 1) / blocks + 1 : 0;
     return {.walk = {block, 0}, .units = tiles * stages, .chunk = 0};
   } else {

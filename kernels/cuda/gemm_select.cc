@@ -9,18 +9,25 @@ namespace intermix::cuda {
 namespace {
 
 // Multiply-adds per clock and SM that a tile of kGemmTiles reaches when nothing else holds it up.
-// mma.sync int8 gives 2048 on sm_80 and about 2500 on sm_90; narrow tiles are bound by the shared
-// memory that feeds them.
+// mma.sync int8 gives 2048 on sm_80 and about 2500 on sm_90, wgmma 4096; narrow tiles are bound by
+// the shared memory that feeds them.
 struct TileRate {
   double sums;      // modes without partial sums
   double promotes;  // modes with them
 };
-constexpr std::array<TileRate, kGemmTiles.size()> kRates = {
-    {{400, 350}, {750, 600}, {1100, 800}, {1400, 1000}, {2000, 0}, {1700, 1400}}};
+constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
+                                                             {750, 600},
+                                                             {1100, 800},
+                                                             {1400, 1000},
+                                                             {2000, 0},
+                                                             {1700, 1400},
+                                                             {3200, 0},
+                                                             {2800, 1800}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM
-constexpr double kTileClocks = 2000;       // filling the pipeline and storing, per wave of tiles
+// Filling the pipeline and storing, per wave of tiles of 128 out features.
+constexpr double kTileClocks = 2000;
 
 int32_t CeilDiv(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
 
@@ -44,6 +51,7 @@ int32_t BlocksPerSm(int32_t tile, const GemmProblem& problem, const GemmDevice& 
 
 bool Fits(int32_t tile, const GemmProblem& problem, const GemmDevice& device) {
   return kGemmTiles[tile].Runs(problem.mode) &&
+         (device.wgmma || kGemmTiles[tile].family != GemmFamily::kWgmma) &&
          GemmSharedBytes(tile, problem.mode, problem.experts) <= device.shared_bytes_per_block &&
          BlocksPerSm(tile, problem, device) > 0;
 }
@@ -52,7 +60,7 @@ bool Fits(int32_t tile, const GemmProblem& problem, const GemmDevice& device) {
 
 int32_t GemmSharedBytes(int32_t tile, GemmMode mode, int32_t experts) {
   const GemmTile& t = kGemmTiles[tile];
-  return GemmHeaderBytes(experts) + t.stages(CodeBits(mode)) * t.StageBytes(mode);
+  return GemmHeaderBytes(t, experts) + t.stages(CodeBits(mode)) * t.StageBytes(mode);
 }
 
 double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {
@@ -66,13 +74,14 @@ double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& de
   const double unit_clocks = std::max(t.features() * t.tokens() * double{kStageK} / rate,
                                       t.StageBytes(problem.mode) / kL2BytesPerClock);
   const double tile_clocks = unit_clocks * Stages(problem);
-  const bool whole_tiles = t.family == GemmFamily::kLargeM || SumsInFloat(problem.mode);
+  const bool whole_tiles = t.family != GemmFamily::kSmallM || SumsInFloat(problem.mode);
   double waves = tiles / device.sm_count;
   if (whole_tiles) waves = CeilDiv(static_cast<int64_t>(tiles), device.sm_count);
   const double weight_bytes =
       double{1} * experts * problem.n * problem.k * CodeBits(problem.mode) / 8;
   const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
-  return std::max(waves * tile_clocks, dram_clocks) + kTileClocks * std::max(waves, 1.0);
+  return std::max(waves * tile_clocks, dram_clocks) +
+         kTileClocks * t.features() / 128 * std::max(waves, 1.0);
 }
 
 GemmPlan PlanGemm(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {
@@ -83,7 +92,7 @@ GemmPlan PlanGemm(const GemmProblem& problem, int32_t tile, const GemmDevice& de
   const int64_t units = tiles * Stages(problem);
   CHECK(units <= std::numeric_limits<int32_t>::max())
       << problem.rows << " rows by " << problem.n << " out features are too many for one GEMM";
-  const bool whole_tiles = t.family == GemmFamily::kLargeM || SumsInFloat(problem.mode);
+  const bool whole_tiles = t.family != GemmFamily::kSmallM || SumsInFloat(problem.mode);
   const int64_t useful = whole_tiles ? tiles : CeilDiv(units, kMinUnits);
   const int64_t resident = int64_t{device.sm_count} * BlocksPerSm(tile, problem, device);
   return {.tile = tile,

@@ -25,6 +25,7 @@ struct GemmDevice {
   int32_t sm_count = 132;
   int32_t shared_bytes_per_sm = 228 * 1024;
   int32_t shared_bytes_per_block = 227 * 1024;
+  bool wgmma = true;  // compute capability 9.0
 };
 
 struct GemmPlan {

@@ -25,6 +25,8 @@ struct Geometry {
   static constexpr int kTokenTiles = kGemmTiles[kTileIndex].token_tiles;
   static constexpr int kWarpsN = kGemmTiles[kTileIndex].warps_n;
   static constexpr int kThreads = kGemmTiles[kTileIndex].threads();
+  static constexpr int kLoadThreads = kGemmTiles[kTileIndex].load_threads();
+  static constexpr int kFirstLoadThread = kThreads - kLoadThreads;
   static constexpr int kBlockTiles = kFeatureTiles * kWarpsN;
   static constexpr int kFeatures = kGemmTiles[kTileIndex].features();
   static constexpr int kTokens = kGemmTiles[kTileIndex].tokens();

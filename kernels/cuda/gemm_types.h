@@ -45,6 +45,7 @@ constexpr int UnitSteps(int bits) { return 8 / bits; }
 enum class GemmFamily : uint8_t {
   kSmallM,  // blocks take equal shares of all (tile, stage) units; K splits where shares end
   kLargeM,  // blocks take whole tiles
+  kWgmma,   // the same on wgmma: sm_90a alone
 };
 
 // What one block computes, and how: kernels are instantiated from the rows of kGemmTiles.
@@ -62,7 +63,13 @@ struct GemmTile {
 
   constexpr int features() const { return 16 * feature_tiles * warps_n; }
   constexpr int tokens() const { return 8 * token_tiles * warps_m; }
-  constexpr int threads() const { return 32 * warps_n * warps_m; }
+  // Of a block: kWgmma has a warpgroup besides that only loads.
+  constexpr int load_threads() const {
+    return family == GemmFamily::kWgmma ? 128 : 32 * warps_n * warps_m;
+  }
+  constexpr int threads() const {
+    return 32 * warps_n * warps_m + (family == GemmFamily::kWgmma ? load_threads() : 0);
+  }
   constexpr int stages(int bits) const { return bits == 4 ? stages4 : stages8; }
   constexpr bool Runs(GemmMode mode) const { return Promotes(mode) ? promotes : sums_only; }
 
@@ -70,22 +77,28 @@ struct GemmTile {
   constexpr int CodeBytes(GemmMode mode) const { return features() * kStageK * CodeBits(mode) / 8; }
   constexpr int RowBytes() const { return tokens() * kStageK; }
   constexpr int StageBytes(GemmMode mode) const {
-    return CodeBytes(mode) + RowBytes() + features() * kStageSteps * ScaleBytes(mode);
+    const int bytes = CodeBytes(mode) + RowBytes() + features() * kStageSteps * ScaleBytes(mode);
+    return (bytes + stage_alignment() - 1) / stage_alignment() * stage_alignment();
   }
+  // Of stages and of the rows in them.
+  constexpr int stage_alignment() const { return family == GemmFamily::kWgmma ? 1024 : 128; }
 };
 
-inline constexpr std::array<GemmTile, 6> kGemmTiles = {{
+inline constexpr std::array<GemmTile, 8> kGemmTiles = {{
     {GemmFamily::kSmallM, 2, 1, 4, 1, 5, 4, 4, true, true},   // 128 x 8
     {GemmFamily::kSmallM, 2, 2, 4, 1, 5, 4, 4, true, true},   // 128 x 16
     {GemmFamily::kSmallM, 2, 4, 4, 1, 4, 4, 3, true, true},   // 128 x 32
     {GemmFamily::kSmallM, 2, 8, 4, 1, 4, 4, 2, true, true},   // 128 x 64
     {GemmFamily::kLargeM, 4, 8, 4, 2, 4, 3, 1, false, true},  // 256 x 128
     {GemmFamily::kLargeM, 2, 8, 4, 2, 4, 4, 1, true, true},   // 128 x 128
+    {GemmFamily::kWgmma, 2, 16, 8, 1, 6, 4, 1, false, true},  // 256 x 128
+    {GemmFamily::kWgmma, 1, 16, 8, 1, 6, 5, 1, true, true},   // 128 x 128
 }};
 
 // Shared memory before the stages: a flag, then one number per expert and one more.
-constexpr int32_t GemmHeaderBytes(int32_t num_experts) {
-  return 128 + (num_experts + 1 + 31) / 32 * 128;
+constexpr int32_t GemmHeaderBytes(const GemmTile& tile, int32_t num_experts) {
+  const int32_t alignment = tile.stage_alignment();
+  return (128 + (num_experts + 1) * 4 + alignment - 1) / alignment * alignment;
 }
 
 // One expert's weight part in device memory (gemm_pack.h says how the arrays lie).

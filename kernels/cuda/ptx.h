@@ -34,6 +34,28 @@ INTERMIX_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4],
 INTERMIX_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* shared_row);
 INTERMIX_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* shared_row);
 
+// --- asynchronous matrix multiply-accumulate of a warpgroup (PTX ISA 9.7.16); sm_90a alone ---
+
+// D[64, 128] += A[64, 32] . B[32, 128]; s8 x s8 -> s32, wrapping; by the four warps of a warpgroup.
+// Warp w of them holds rows 16w .. 16w + 15 of A and D, each as fragments of mma_m16n8k32_s8:
+// d[j] is of columns 8j .. 8j + 7. Runs on its own: a, d and B are not touched before the wait.
+//   rows  column n of B in shared memory: 32 bytes of the 128-byte row n. The rows begin at a
+//         multiple of 1024 bytes; the 16-byte piece p of row n lies at piece p ^ (n % 8)
+//         (128-byte swizzle)
+INTERMIX_DEVICE void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4],
+                                         const void* rows);
+// Before the first of some, and after a or d were written: orders registers.
+INTERMIX_DEVICE void wgmma_fence();
+INTERMIX_DEVICE void wgmma_commit();
+// Waits until at most N of the warp's committed groups are in flight.
+template <int N>
+INTERMIX_DEVICE void wgmma_wait();
+// After the wait, before d is read: the compiler does not see that the wait changes it.
+INTERMIX_DEVICE void wgmma_settle(int32_t (&d)[16][4]);
+// What this thread wrote to shared memory, or waited for, is seen by the wgmma of all threads that
+// a barrier comes after (the asynchronous proxy).
+INTERMIX_DEVICE void fence_async_proxy();
+
 // --- asynchronous copies, global to shared (PTX ISA 9.7.9.25) ---
 
 // 16 bytes, both addresses 16-byte aligned, bypassing L1. Where `valid` is false zeros are written
@@ -71,6 +93,13 @@ INTERMIX_DEVICE void sync_warp();
 // --- block ---
 
 INTERMIX_DEVICE void sync_block();  // bar.sync 0: every thread of the block
+// The same where warps of different roles meet, each at a place of its own.
+INTERMIX_DEVICE void sync_roles();
+// Registers of each thread of a warpgroup from here on; sm_90a alone. A multiple of 8.
+template <int N>
+INTERMIX_DEVICE void give_up_registers();
+template <int N>
+INTERMIX_DEVICE void take_registers();
 
 // --- arithmetic with one rounding each, never contracted ---
 

@@ -115,6 +115,7 @@ INTERMIX_DEVICE void sync_warp() { __syncwarp(); }
 // --- block ---
 
 INTERMIX_DEVICE void sync_block() { __syncthreads(); }
+INTERMIX_DEVICE void sync_roles() { asm volatile("barrier.sync 0;" ::: "memory"); }
 
 // --- arithmetic ---
 
@@ -152,3 +153,5 @@ INTERMIX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
 }
 
 }  // namespace intermix::cuda
+
+#include "kernels/cuda/ptx_device_sm90.h"

@@ -32,6 +32,8 @@ const char* CollectiveName(Collective kind) {
       return "an mma";
     case Collective::kLdmatrix:
       return "an ldmatrix";
+    case Collective::kWgmmaWait:
+      return "wgmma_wait";
     case Collective::kSyncBlock:
       return "sync_block";
   }
@@ -124,6 +126,10 @@ void BlockRunner::Prepare(BlockState& block) {
     thread.block = &block;
     thread.ForgetCopies();
     thread.uncommitted = 0;
+    thread.unfenced = false;
+    thread.mmas.clear();
+    thread.mma_groups.clear();
+    thread.uncommitted_mmas = 0;
     thread.fences = {};
     if (thread.fiber == nullptr) thread.fiber = std::make_unique<Fiber>();
     Restamp(thread);
@@ -145,6 +151,9 @@ void BlockRunner::Resume(ThreadState& thread) {
     thread.wait = Wait::kExited;
     ++exited_;
     DeliverCopies(thread, 0);
+    if (!thread.mmas.empty()) {
+      Violate(Violation::kAsyncCopy, Where() + ": returns while a wgmma is under way");
+    }
   }
   current_thread = nullptr;
 }
@@ -228,6 +237,7 @@ void BlockRunner::CheckBarrierSites() {
 }
 
 void BlockRunner::ReleaseBarrier() {
+  for (int t = 0; t < num_threads_; ++t) block_->unfenced |= threads_[t].unfenced;
   block_->order->Barrier(*block_, threads_.data(), num_threads_);
   block_->barrier = block_->Tick();
   for (WarpState& warp : warps_) warp.stamp = block_->barrier;

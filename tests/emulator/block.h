@@ -24,7 +24,16 @@ namespace emu {
 inline constexpr int kWarpLanes = 32;
 inline constexpr int kMaxThreads = 1024;
 
-enum class Collective { kNone, kShuffle, kBallot, kSyncWarp, kMma, kLdmatrix, kSyncBlock };
+enum class Collective {
+  kNone,
+  kShuffle,
+  kBallot,
+  kSyncWarp,
+  kMma,
+  kLdmatrix,
+  kWgmmaWait,
+  kSyncBlock
+};
 enum class Wait { kReady, kInWarp, kAtBarrier, kExited };
 
 // Answers whether what an earlier operation of the device did is ordered before this one.
@@ -41,6 +50,13 @@ struct AsyncCopy {
   char* shared;
   const char* global;
   bool valid;
+};
+
+// A lane's part of a wgmma that its warp has not waited for. Registers are read when it runs.
+struct AsyncMma {
+  int32_t (*d)[4];    // [16][4]
+  const uint32_t* a;  // [4]
+  const char* rows;
 };
 
 struct WarpState {
@@ -69,6 +85,10 @@ struct ThreadState {
   size_t copies_done = 0;
   size_t groups_done = 0;
   int uncommitted = 0;
+  bool unfenced = false;  // copies have arrived that no fence has shown to the asynchronous proxy
+  std::vector<AsyncMma> mmas;   // wgmma, oldest first
+  std::vector<int> mma_groups;  // wgmma in each committed group
+  int uncommitted_mmas = 0;
   ThreadFences fences;
 
   void ForgetCopies() {
@@ -98,6 +118,7 @@ struct BlockState {
   size_t parameter_bytes = 0;
   bool shadow = true;
   bool uninitialised = false;
+  bool unfenced = false;  // copies that a thread left so are behind a barrier
   bool aborted = false;
   cudaError_t error = cudaSuccess;  // that ends the launch
 

@@ -21,6 +21,7 @@ void DeliverCopies(ThreadState& thread, size_t groups) {
         std::memset(copy.shared, 0, 16);
       }
       MarkDelivered(thread, reinterpret_cast<uintptr_t>(copy.shared));
+      thread.unfenced = true;
     }
   }
   if (thread.groups_done == thread.groups.size() && thread.copies_done == thread.copies.size()) {
@@ -101,6 +102,11 @@ int32_t ld_l2_s32(const int32_t* global) {
 void sync_block() {
   const emu::InEmulator inside;
   emu::JoinBlock(__builtin_return_address(0));
+}
+
+void sync_roles() {
+  const emu::InEmulator inside;
+  emu::JoinBlock(reinterpret_cast<const void*>(&sync_roles));  // wherever it was called
 }
 
 }  // namespace intermix::cuda

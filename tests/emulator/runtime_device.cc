@@ -11,13 +11,13 @@ namespace {
 
 constinit thread_local cudaError_t last_error = cudaSuccess;
 
-// The numbers of an A100, but few multiprocessors, so that persistent kernels stay small.
+// The numbers of an H100, but few multiprocessors, so that persistent kernels stay small.
 constexpr size_t kSharedPerBlock = 48 * 1024;
-constexpr size_t kSharedPerBlockOptin = 163 * 1024;
-constexpr size_t kSharedPerMultiprocessor = 164 * 1024;
+constexpr size_t kSharedPerBlockOptin = 227 * 1024;
+constexpr size_t kSharedPerMultiprocessor = 228 * 1024;
 constexpr int kMultiprocessors = 4;
 constexpr int kRegisters = 65536;
-constexpr int kL2Bytes = 40 * 1024 * 1024;
+constexpr int kL2Bytes = 50 * 1024 * 1024;
 
 struct ErrorText {
   cudaError_t error;
@@ -142,7 +142,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->maxThreadsDim[2] = 64;
   properties->maxGridSize[0] = 2147483647;
   properties->maxGridSize[1] = properties->maxGridSize[2] = 65535;
-  properties->major = 8;
+  properties->major = 9;
   properties->minor = 0;
   properties->multiProcessorCount = emu::kMultiprocessors;
   properties->l2CacheSize = emu::kL2Bytes;

@@ -11,6 +11,7 @@
 
 namespace emu {
 void WaitForCopies(int groups);
+void WaitForWgmma(int groups, const void* site);
 }  // namespace emu
 
 namespace intermix::cuda {
@@ -19,6 +20,16 @@ template <int N>
 void cp_async_wait() {
   emu::WaitForCopies(N);
 }
+
+template <int N>
+void wgmma_wait() {
+  emu::WaitForWgmma(N, __builtin_return_address(0));
+}
+inline void wgmma_settle(int32_t (&)[16][4]) {}
+template <int N>
+void give_up_registers() {}
+template <int N>
+void take_registers() {}
 
 inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float mul_rn(float a, float b) { return a * b; }

@@ -9,10 +9,14 @@ namespace intermix::cuda {
 namespace {
 
 constexpr GemmDevice kH100;
-constexpr GemmDevice kA100 = {
-    .sm_count = 108, .shared_bytes_per_sm = 164 * 1024, .shared_bytes_per_block = 163 * 1024};
-constexpr GemmDevice kAda = {
-    .sm_count = 142, .shared_bytes_per_sm = 100 * 1024, .shared_bytes_per_block = 99 * 1024};
+constexpr GemmDevice kA100 = {.sm_count = 108,
+                              .shared_bytes_per_sm = 164 * 1024,
+                              .shared_bytes_per_block = 163 * 1024,
+                              .wgmma = false};
+constexpr GemmDevice kAda = {.sm_count = 142,
+                             .shared_bytes_per_sm = 100 * 1024,
+                             .shared_bytes_per_block = 99 * 1024,
+                             .wgmma = false};
 
 GemmMode ModeAt(int i) { return static_cast<GemmMode>(i); }
 
@@ -42,7 +46,9 @@ TEST(GemmSelectTest, ManyTokensTakeTheLargeTileOfTheMode) {
     for (int mode = 0; mode < kNumGemmModes; ++mode) {
       const GemmPlan plan = SelectGemm(
           {.mode = ModeAt(mode), .n = 14336, .k = 4096, .experts = 8, .rows = 16384}, device);
-      EXPECT_EQ(kGemmTiles[plan.tile].family, GemmFamily::kLargeM) << mode;
+      EXPECT_EQ(kGemmTiles[plan.tile].family,
+                device.wgmma ? GemmFamily::kWgmma : GemmFamily::kLargeM)
+          << mode;
       EXPECT_EQ(kGemmTiles[plan.tile].promotes, Promotes(ModeAt(mode)));
       EXPECT_EQ(plan.blocks, device.sm_count);
     }
@@ -53,7 +59,7 @@ TEST(GemmSelectTest, TilesThatWouldLeaveHalfOfTheDeviceIdleAreHalved) {
   const GemmProblem problem = {.n = 4096, .k = 4096, .rows = 512};
   EXPECT_LE(PlanGemm(problem, 4, kH100).blocks, kH100.sm_count / 2);
   const GemmPlan plan = SelectGemm(problem, kH100);
-  EXPECT_EQ(kGemmTiles[plan.tile].family, GemmFamily::kLargeM);
+  EXPECT_EQ(kGemmTiles[plan.tile].family, GemmFamily::kWgmma);
   EXPECT_EQ(plan.blocks, 128);
 }
 

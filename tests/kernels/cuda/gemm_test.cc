@@ -253,8 +253,9 @@ TEST_P(GemmTileTest, ExpertsWithoutRowsAndExpertsOfOtherFormats) {
 }
 
 std::string TileName(const ::testing::TestParamInfo<int>& tile) {
-  return "n" + std::to_string(kGemmTiles[tile.param].features()) + "m" +
-         std::to_string(kGemmTiles[tile.param].tokens());
+  const GemmTile& t = kGemmTiles[tile.param];
+  return std::string(t.family == GemmFamily::kWgmma ? "wgmma" : "") + "n" +
+         std::to_string(t.features()) + "m" + std::to_string(t.tokens());
 }
 INSTANTIATE_TEST_SUITE_P(, GemmTileTest, ::testing::Range(0, kNumTiles), TileName);
 
