@@ -1,7 +1,9 @@
 #include "runtime/engine/logprobs.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -25,18 +27,61 @@ std::vector<int32_t> Largest(std::span<const float> logits, size_t count) {
   return best;
 }
 
+constexpr size_t kBlock = 512;
+
+struct BlockMax {
+  float value = 0.0f;
+  bool any_nan = false;
+};
+
+// Lane by lane, which compilers turn into vector instructions; the largest of some numbers does
+// not depend on the order. NaNs are only noticed.
+BlockMax MaxOf(std::span<const float> block) {
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> max;
+  std::array<uint32_t, kLanes> nan{};
+  max.fill(-std::numeric_limits<float>::infinity());
+  const size_t whole = block.size() / kLanes * kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const float logit = block[i + lane];
+      max[lane] = logit > max[lane] ? logit : max[lane];
+      nan[lane] |= logit != logit ? 1u : 0u;
+    }
+  }
+  for (size_t i = whole; i < block.size(); ++i) {
+    max[0] = block[i] > max[0] ? block[i] : max[0];
+    nan[0] |= std::isnan(block[i]) ? 1u : 0u;
+  }
+  return {.value = *std::max_element(max.begin(), max.end()),
+          .any_nan = std::any_of(nan.begin(), nan.end(), [](uint32_t n) { return n != 0; })};
+}
+
 }  // namespace
 
 absl::StatusOr<int32_t> LikeliestToken(std::span<const float> logits) {
   CHECK(!logits.empty());
-  int32_t best = 0;
-  for (int32_t id = 0; id < std::ssize(logits); ++id) {
-    if (std::isnan(logits[id])) {
-      return absl::InternalError(absl::StrCat("the model produced NaN logits (first at token id ",
-                                              id, "); only this request is affected"));
+  // Block by block, so that only the best one is searched for the place.
+  float largest = -std::numeric_limits<float>::infinity();
+  size_t best_block = 0;
+  bool any_nan = false;
+  for (size_t block = 0; block < logits.size(); block += kBlock) {
+    const BlockMax max = MaxOf(logits.subspan(block, std::min(kBlock, logits.size() - block)));
+    any_nan |= max.any_nan;
+    if (max.value > largest) {
+      largest = max.value;
+      best_block = block;
     }
-    if (logits[id] > logits[best]) best = id;
   }
+  if (any_nan) {
+    const auto nan = std::ranges::find_if(logits, [](float logit) { return std::isnan(logit); });
+    return absl::InternalError(absl::StrCat("the model produced NaN logits (first at token id ",
+                                            nan - logits.begin(),
+                                            "); only this request is affected"));
+  }
+  const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(best_block);
+  const int32_t best =
+      static_cast<int32_t>(std::find(begin, logits.end(), largest) - logits.begin());
   if (std::isinf(logits[best])) {
     return absl::InternalError(absl::StrCat("the model produced infinite logits (", logits[best],
                                             " at token id ", best,

@@ -17,6 +17,24 @@ using ::testing::HasSubstr;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+TEST(LikeliestTokenTest, IsTheFirstOfTheLargestWhereverItStands) {
+  std::mt19937 random(5);
+  for (const size_t size : {1, 15, 16, 17, 511, 512, 513, 1024, 2000, 32003}) {
+    for (int i = 0; i < 30; ++i) {
+      std::vector<float> logits(size);
+      for (float& logit : logits) logit = static_cast<float>(random() % 50) - 60.0f;
+      if (i % 3 == 0) logits[random() % size] = 7.0f;
+      if (i % 3 == 0) logits[random() % size] = 7.0f;
+      const auto largest = std::max_element(logits.begin(), logits.end());
+      EXPECT_EQ(*LikeliestToken(logits), largest - logits.begin()) << size;
+      const size_t nan = random() % size;
+      logits[nan] = std::numeric_limits<float>::quiet_NaN();
+      EXPECT_THAT(std::string(LikeliestToken(logits).status().message()),
+                  HasSubstr("first at token id " + std::to_string(nan)));
+    }
+  }
+}
+
 TEST(LogprobsTest, AgreeWithLibmAndAFullSort) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0.0f, 4.0f);

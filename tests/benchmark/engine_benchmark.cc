@@ -1,0 +1,66 @@
+// What the engine adds to a step of the model: scheduling, sampling, delivery and all else that
+// rank 0 does between two steps, with a model that answers at once. Arguments: sequences,
+// vocabulary.
+#include <thread>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/model_runner.h"
+
+namespace intermix {
+namespace {
+
+// Logits that are there already: those of every row are the same.
+class InstantModel final : public ModelRunner {
+ public:
+  explicit InstantModel(int32_t vocab_size) : logits_(static_cast<size_t>(vocab_size) * 512, 0.0f) {
+    vocab_size_ = vocab_size;
+  }
+  int32_t vocab_size() const override { return vocab_size_; }
+  int32_t max_context() const override { return 4096; }
+  int32_t num_dp_groups() const override { return 1; }
+  int32_t num_kv_blocks() const override { return 1 << 16; }
+  int32_t block_size() const override { return 16; }
+  Tensor Step(const Batch& batch) override {
+    return Tensor(logits_.data(), DType::kF32, {batch.num_logits_rows(), vocab_size_});
+  }
+  void Stop() override {}
+
+ private:
+  int32_t vocab_size_ = 0;
+  std::vector<float> logits_;
+};
+
+void EngineStep(benchmark::State& state) {
+  constexpr int32_t kTokens = 2000;
+  const auto sequences = static_cast<int>(state.range(0));
+  const auto vocab = static_cast<int32_t>(state.range(1));
+  for (auto _ : state) {
+    InstantModel model(vocab);
+    Engine engine({.max_running = sequences}, model);
+    std::vector<std::shared_ptr<RequestStream>> streams;
+    for (int i = 0; i < sequences; ++i) {
+      streams.push_back(*engine.Submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = kTokens}}));
+    }
+    const absl::Time start = absl::Now();
+    std::thread thread([&engine] { engine.Run(); });
+    for (const auto& stream : streams) {
+      while (!stream->Next().finished) {
+      }
+    }
+    state.SetIterationTime(absl::ToDoubleSeconds(absl::Now() - start) / kTokens);
+    engine.Shutdown();
+    thread.join();
+  }
+}
+BENCHMARK(EngineStep)
+    ->ArgsProduct({{1, 16, 64}, {2048, 32000}})
+    ->UseManualTime()
+    ->Iterations(3)
+    ->Unit(benchmark::kMicrosecond);
+
+}  // namespace
+}  // namespace intermix
+
+BENCHMARK_MAIN();
