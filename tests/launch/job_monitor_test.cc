@@ -88,9 +88,9 @@ TEST_F(JobMonitorTest, ARankThatIsGoneEndsTheJob) {
 }
 
 TEST_F(JobMonitorTest, ARankThatIsSilentEndsTheJob) {
+  Hold();
   Register(1);
   Watch(absl::Milliseconds(300));
-  Hold();
   EXPECT_THAT(AwaitEnd(), HasSubstr("rank 1 on there has been silent for"));
 }
 
