@@ -179,9 +179,11 @@ INTERMIX_DEVICE void ComputeTiles(const GemmArgs& args, const BlockShare<G>& sha
 template <class G>
 __global__ void __launch_bounds__(G::kThreads, 1)
     WgmmaGemmKernel(const GemmArgs args, int32_t stages_at) {
-  // Of an SM's 65536: 128 threads with 64, 256 with 224.
-  constexpr int kLoadRegisters = 64;
+  // The block begins with 168 for each thread. What it takes must be there, or it waits for ever.
+  constexpr int kLoadRegisters = 56;
   constexpr int kComputeRegisters = 224;
+  static_assert(G::kLoadThreads * kLoadRegisters + G::kFirstLoadThread * kComputeRegisters <=
+                G::kThreads * 168);
   CountRowTiles<G>(args);
   sync_block();
   const BlockShare<G> share = ShareOf<G>(args, 1);
