@@ -1,7 +1,9 @@
-// `intermix client generate`: asks a server and prints the answer as it comes. Ctrl-C cancels.
+// `intermix client generate`: asks a server and prints the answer as it comes; or, with --file,
+// asks many questions at once. Ctrl-C cancels.
 #include <memory>
 
 #include "intermix/v1/inference.grpc.pb.h"
+#include "launch/batch_client.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/logging.h"
@@ -14,14 +16,18 @@ namespace {
 struct ClientGenerateOptions {
   ClientOptions client;
   RequestOptions request;
+  BatchOptions batch;
 };
 
 int RunClientGenerate(ClientGenerateOptions& options) {
+  if (!SetUpLogging("warning", -1).ok()) return 1;
+  if (!options.batch.file.empty()) {
+    options.batch.client = options.client;
+    return RunBatch(options.batch, options.request);
+  }
   SignalWatcher signals;
   signals.Start(absl::Seconds(5));
-  absl::Status ready = SetUpLogging("warning", -1);
-  if (ready.ok()) ready = FinishRequest(options.request);
-  if (!ready.ok()) {
+  if (absl::Status ready = FinishRequest(options.request); !ready.ok()) {
     std::fprintf(stderr, "intermix: %s\n", std::string(ready.message()).c_str());
     return 1;
   }
@@ -46,7 +52,19 @@ void AddClientGenerateCommand(CLI::App& app, int* exit_code) {
   CLI::App* command = app.add_subcommand("generate", "Ask the server; Ctrl-C cancels");
   const auto options = std::make_shared<ClientGenerateOptions>();
   AddClientOptions(*command, options->client);
-  AddRequestOptions(*command, options->request);
+  CLI::Option_group* prompt = AddRequestOptions(*command, options->request);
+  CLI::Option* file = prompt->add_option(
+      "--file", options->batch.file,
+      "Many prompts: one JSON string or object of GenerateRequest's fields per line; - is stdin");
+  file->excludes(command->get_option("--stream-json"));
+  command
+      ->add_option("--output", options->batch.output,
+                   "Write the answers to --file here, one JSON object per line (default: stdout)")
+      ->needs(file);
+  command->add_option("--concurrency", options->batch.concurrency, "Requests of --file at a time")
+      ->check(CLI::Range(1, 1000))
+      ->needs(file)
+      ->capture_default_str();
   command->callback([options, exit_code] { *exit_code = RunClientGenerate(*options); });
 }
 

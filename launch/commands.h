@@ -15,6 +15,7 @@ void AddBenchCommand(CLI::App& app, int* exit_code);
 
 // Of `intermix client`; AddClientStatusCommand also of `intermix` itself.
 void AddClientGenerateCommand(CLI::App& client, int* exit_code);
+void AddClientChatCommand(CLI::App& client, int* exit_code);
 void AddClientStatusCommand(CLI::App& client, int* exit_code);
 void AddClientHealthCommand(CLI::App& client, int* exit_code);
 void AddClientAdminCommands(CLI::App& client, int* exit_code);

@@ -24,6 +24,7 @@ void AddCommands(CLI::App& app, int* exit_code) {
   CLI::App* client = app.add_subcommand("client", "Talk to a server");
   client->require_subcommand(1);
   intermix::AddClientGenerateCommand(*client, exit_code);
+  intermix::AddClientChatCommand(*client, exit_code);
   intermix::AddClientStatusCommand(*client, exit_code);
   intermix::AddClientHealthCommand(*client, exit_code);
   intermix::AddClientAdminCommands(*client, exit_code);

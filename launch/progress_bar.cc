@@ -60,6 +60,9 @@ std::string ProgressBar::Amounts(int64_t done, int64_t total, double rate) const
   if (unit_ == Unit::kTokens) {
     return absl::StrFormat("%d of %d tokens  %.0f tokens/s", done, total, rate);
   }
+  if (unit_ == Unit::kRequests) {
+    return absl::StrFormat("%d of %d requests  %.1f/s", done, total, rate);
+  }
   return absl::StrFormat("%s of %s  %.2f GB/s", BytesText(done), BytesText(total), rate / 1e9);
 }
 

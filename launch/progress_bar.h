@@ -12,7 +12,7 @@ namespace intermix {
 
 class ProgressBar {
  public:
-  enum class Unit { kBytes, kTokens };
+  enum class Unit { kBytes, kTokens, kRequests };
 
   // `title` says what is going on: "quantising".
   explicit ProgressBar(std::string title, Unit unit = Unit::kBytes, std::FILE* out = stderr);

@@ -21,6 +21,8 @@ void AddField(CLI::App& command, v1::SamplingParams* sampling, const char* name,
       name, [sampling, set](T value) { (sampling->*set)(value); }, help);
 }
 
+}  // namespace
+
 void AddSamplingOptions(CLI::App& command, v1::SamplingParams* sampling) {
   using Params = v1::SamplingParams;
   AddField(command, sampling, "--max-tokens", &Params::set_max_tokens,
@@ -63,9 +65,7 @@ void AddSamplingOptions(CLI::App& command, v1::SamplingParams* sampling) {
       "Further tokens that end the answer");
 }
 
-}  // namespace
-
-void AddRequestOptions(CLI::App& command, RequestOptions& options) {
+CLI::Option_group* AddRequestOptions(CLI::App& command, RequestOptions& options) {
   v1::GenerateRequest* request = &options.request;
   CLI::Option_group* prompt = command.add_option_group("Prompt");
   prompt->add_option_function<std::string>(
@@ -92,6 +92,7 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
       "Share cached prefixes with requests of the same salt only");
   AddSamplingOptions(command, request->mutable_sampling());
   command.add_flag("--stream-json", options.stream_json, "Print one JSON object for each message");
+  return prompt;
 }
 
 absl::Status FinishRequest(RequestOptions& options) {

@@ -21,11 +21,14 @@ struct RequestOptions {
 };
 
 // --prompt | --prompt-file | --token-ids, --max-tokens, --temperature, ...; `options` outlives the
-// parse.
-void AddRequestOptions(CLI::App& command, RequestOptions& options);
+// parse. Returns the group of options for the prompt, one of which must be given.
+CLI::Option_group* AddRequestOptions(CLI::App& command, RequestOptions& options);
+
+// --max-tokens, --temperature, ... alone; `sampling` outlives the parse.
+void AddSamplingOptions(CLI::App& command, v1::SamplingParams* sampling);
 
 // What is left to do after the parse: reads --prompt-file into the request, and makes the text a
-// message where --chat is given.  NOT_FOUND naming the file.
+// message where --chat is given.  NOT_FOUND naming the file; INVALID_ARGUMENT: nothing to chat.
 absl::Status FinishRequest(RequestOptions& options);
 
 // Writes an answer to stdout as it comes, and one line about it to stderr; of several answers each
