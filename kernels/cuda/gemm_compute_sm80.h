@@ -6,7 +6,7 @@
 
 namespace intermix::cuda {
 
-// Adds the partial sums of a finished group to the sums, and clears them.
+// Adds the partial sums of a finished group to the sums.
 template <class G>
 INTERMIX_DEVICE void Promote(const char* stage, const ThreadPlace<G>& place, int slot,
                              Accumulators<G>& acc) {
@@ -35,7 +35,6 @@ INTERMIX_DEVICE void Promote(const char* stage, const ThreadPlace<G>& place, int
       }
     }
   }
-  acc.ClearPartial();
 }
 
 // Multiplies one stage whose groups have kGroupSteps steps each, or whose steps all belong to one
@@ -87,6 +86,7 @@ INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& plac
         // keeps the compiler from mixing two groups' sums, for which there are no registers.
         if (step / kGroupSteps < num_groups) {
           Promote<G>(stage, place, step / kGroupSteps, acc);
+          acc.ClearPartial();
         }
       }
     }

@@ -50,9 +50,12 @@ struct WeightFragments {
   uint32_t a[2][G::kFeatureTiles][4];
 };
 
-// As MultiplyStage, but that the last step's wgmma is still in flight on return.
+// As MultiplyStage, but that the last step's wgmma is still in flight on return, and that sums
+// begin with what is multiplied first, not with zeros.
+//   starts  the stage's first step is the first of its sums: of the tile's or, where there are
+//           partial sums, of a group's
 template <class G, int kGroupSteps>
-INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>& place,
+INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>& place, bool starts,
                                         bool promote, int32_t num_groups,
                                         WeightFragments<G>& weights, Accumulators<G>& acc) {
   CodeUnits<G> units;
@@ -77,10 +80,12 @@ INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>&
 #pragma unroll
     for (int i = 0; i < G::kFeatureTiles; ++i) {
       const char* rows = stage + G::kRowsAt + step * kStepK;
+      const bool new_group = G::kPromotes && kGroupSteps < kStageSteps && step % kGroupSteps == 0;
+      const bool add = step == 0 ? !starts : !new_group;
       if constexpr (G::kPromotes) {
-        wgmma_m64n128k32_s8(acc.partial[i], weights.a[step % 2][i], rows);
+        wgmma_m64n128k32_s8(acc.partial[i], weights.a[step % 2][i], rows, add);
       } else {
-        wgmma_m64n128k32_s8(acc.sum[i], weights.a[step % 2][i], rows);
+        wgmma_m64n128k32_s8(acc.sum[i], weights.a[step % 2][i], rows, add);
       }
     }
     wgmma_commit();
@@ -102,15 +107,17 @@ template <class G>
 INTERMIX_DEVICE void ComputeStageAsync(const char* stage, const ThreadPlace<G>& place,
                                        const GroupIndex& groups, int stage_index, bool last,
                                        WeightFragments<G>& weights, Accumulators<G>& acc) {
-  const int32_t num_groups = groups.count - groups.Of(stage_index * kStageSteps);
+  const int32_t step = stage_index * kStageSteps;
+  const int32_t num_groups = groups.count - groups.Of(step);
+  const auto group_begins = [&](int32_t at) { return groups.Of(at) != groups.Of(at - 1); };
+  const bool starts = stage_index == 0 || (G::kPromotes && group_begins(step));
   if (G::kScaleBytes > 0 && groups.shift == 0) {
-    MultiplyStageAsync<G, 1>(stage, place, true, num_groups, weights, acc);
+    MultiplyStageAsync<G, 1>(stage, place, starts, true, num_groups, weights, acc);
   } else if (G::kScaleBytes > 0 && groups.shift == 1) {
-    MultiplyStageAsync<G, 2>(stage, place, true, num_groups, weights, acc);
+    MultiplyStageAsync<G, 2>(stage, place, starts, true, num_groups, weights, acc);
   } else {
-    const int32_t next_step = (stage_index + 1) * kStageSteps;
-    const bool group_ends = groups.Of(next_step) != groups.Of(next_step - 1);
-    MultiplyStageAsync<G, kStageSteps>(stage, place, group_ends || last, num_groups, weights, acc);
+    const bool promote = last || group_begins(step + kStageSteps);
+    MultiplyStageAsync<G, kStageSteps>(stage, place, starts, promote, num_groups, weights, acc);
   }
 }
 
@@ -158,7 +165,7 @@ INTERMIX_DEVICE void ComputeTiles(const GemmArgs& args, const BlockShare<G>& sha
   GroupIndex groups(args.experts[finder.Find(args, walk.tile).expert]);
   WeightFragments<G> weights;
   Accumulators<G> acc;
-  acc.Clear();
+  if constexpr (G::kPromotes) acc.Clear();
 #pragma unroll 1
   for (int32_t left = share.units; left > 0; --left) {
     sync_roles();
@@ -169,7 +176,7 @@ INTERMIX_DEVICE void ComputeTiles(const GemmArgs& args, const BlockShare<G>& sha
       Settle(acc);
       StoreTile<G>(args, place, finder.Find(args, walk.tile), acc);
       if (left == 1) break;
-      acc.Clear();
+      if constexpr (G::kPromotes) acc.Clear();
     }
     walk.Next(args);
     if (last) groups = GroupIndex(args.experts[finder.Find(args, walk.tile).expert]);

@@ -36,14 +36,16 @@ INTERMIX_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* shared_row)
 
 // --- asynchronous matrix multiply-accumulate of a warpgroup (PTX ISA 9.7.16); sm_90a alone ---
 
-// D[64, 128] += A[64, 32] . B[32, 128]; s8 x s8 -> s32, wrapping; by the four warps of a warpgroup.
-// Warp w of them holds rows 16w .. 16w + 15 of A and D, each as fragments of mma_m16n8k32_s8:
-// d[j] is of columns 8j .. 8j + 7. Runs on its own: a, d and B are not touched before the wait.
+// D[64, 128] (+)= A[64, 32] . B[32, 128]; s8 x s8 -> s32, wrapping; by the four warps of a
+// warpgroup. Warp w of them holds rows 16w .. 16w + 15 of A and D, each as fragments of
+// mma_m16n8k32_s8: d[j] is of columns 8j .. 8j + 7. Runs on its own: a, d and B are not touched
+// before the wait.
 //   rows  column n of B in shared memory: 32 bytes of the 128-byte row n. The rows begin at a
 //         multiple of 1024 bytes; the 16-byte piece p of row n lies at piece p ^ (n % 8)
 //         (128-byte swizzle)
+//   add   to what d holds; else d is only written
 INTERMIX_DEVICE void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4],
-                                         const void* rows);
+                                         const void* rows, bool add);
 // Before the first of some, and after a or d were written: orders registers.
 INTERMIX_DEVICE void wgmma_fence();
 INTERMIX_DEVICE void wgmma_commit();

@@ -57,6 +57,7 @@ struct AsyncMma {
   int32_t (*d)[4];    // [16][4]
   const uint32_t* a;  // [4]
   const char* rows;
+  bool add;
 };
 
 struct WarpState {

@@ -50,7 +50,8 @@ void Multiply(const MmaWait* const* lanes, size_t index) {
       for (int k = 0; k < 32; ++k) sum += a[row][k] * b[k];
       int32_t* d = lane(row % 8 * 4 + column % 8 / 2).d[column / 8];
       int32_t& to = d[row / 8 * 2 + column % 2];
-      to = static_cast<int32_t>(static_cast<uint32_t>(to) + static_cast<uint32_t>(sum));
+      const uint32_t before = lane(0).add ? static_cast<uint32_t>(to) : 0;
+      to = static_cast<int32_t>(before + static_cast<uint32_t>(sum));
     }
   }
 }
@@ -93,7 +94,7 @@ namespace intermix::cuda {
 
 using emu::current_thread;
 
-void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4], const void* rows) {
+void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4], const void* rows, bool add) {
   const emu::InEmulator inside;
   const uintptr_t in_span = reinterpret_cast<uintptr_t>(rows) % emu::kSwizzleSpan;
   if (in_span % 32 != 0 || in_span >= emu::kRowBytes) {
@@ -105,7 +106,8 @@ void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4], const void
     emu::EndLaunch(emu::Violation::kAsyncCopy,
                    emu::Where() + ": wgmma reads what no fence_async_proxy has shown it");
   }
-  current_thread->mmas.push_back({.d = d, .a = a, .rows = static_cast<const char*>(rows)});
+  current_thread->mmas.push_back(
+      {.d = d, .a = a, .rows = static_cast<const char*>(rows), .add = add});
   ++current_thread->uncommitted_mmas;
 }
 

@@ -35,9 +35,9 @@ __global__ void MultiplyWgmma(const int8_t* a, const int8_t* b, int32_t* d, Faul
     const int row = 16 * warp + lane / 4 + 8 * (r % 2), column = r / 2 * 16 + lane % 4 * 4;
     fragment[r] = *reinterpret_cast<const uint32_t*>(a + row * 32 + column);
   }
-  int32_t sums[16][4] = {};
+  int32_t sums[16][4];
   wgmma_fence();
-  wgmma_m64n128k32_s8(sums, fragment, rows + 32);
+  wgmma_m64n128k32_s8(sums, fragment, rows + 32, false);
   wgmma_commit();
   if (fault == Fault::kLateRegister) fragment[0] = 0;
   if (fault == Fault::kEarlyOverwrite) {
