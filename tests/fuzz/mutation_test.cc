@@ -170,5 +170,27 @@ TEST(Mutation, TablesOfNormalisationsAreAcceptedOrRefused) {
   EXPECT_GT(outcome.refused, 1000);
 }
 
+TEST(Mutation, TokenizerJsonsAreAcceptedOrRefused) {
+  for (const char* model : {"gpt2", "llama3", "smollm2"}) {
+    const std::string valid = ReadFile(TestData() + "/bpe/" + model + "/tokenizer.json");
+    // What comes before the vocabulary, and after it, is where the structure is.
+    const nlohmann::json parsed = nlohmann::json::parse(valid);
+    nlohmann::ordered_json settings_first;
+    for (const auto& [name, value] : parsed.items()) {
+      if (name != "model") settings_first[name] = value;
+    }
+    settings_first["model"] = parsed["model"];
+    const std::string bytes = settings_first.dump();
+    const auto reach = static_cast<int64_t>(bytes.size());
+    const Outcome everywhere = RunMutations(&fuzz::TokenizerJson, bytes, 1000, reach);
+    EXPECT_GT(everywhere.accepted, 20) << model;
+    EXPECT_GT(everywhere.refused, 300) << model;
+    const auto settings = static_cast<int64_t>(bytes.find("\"model\""));
+    const Outcome in_settings = RunMutations(&fuzz::TokenizerJson, bytes, 1000, settings);
+    EXPECT_GT(in_settings.accepted, 20) << model;
+    EXPECT_GT(in_settings.refused, 300) << model;
+  }
+}
+
 }  // namespace
 }  // namespace intermix

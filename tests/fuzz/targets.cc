@@ -1,8 +1,10 @@
 #include "tests/fuzz/targets.h"
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "kernels/core/check.h"
 #include "nlohmann/json.hpp"
@@ -12,6 +14,7 @@
 #include "runtime/model/json_file.h"
 #include "runtime/model/model_config.h"
 #include "runtime/tokenizer/bpe_encoder.h"
+#include "runtime/tokenizer/read_tokenizer.h"
 #include "runtime/tokenizer/sentencepiece_model.h"
 
 namespace intermix::fuzz {
@@ -73,6 +76,20 @@ bool Tokenizer(std::span<const uint8_t> bytes) {
   for (const int32_t id : encoder->Encode("  And it \xE2\x82\xAC came\n\xFF\xE2\x82 to pass ")) {
     CHECK(0 <= id && id < num_pieces) << id;
   }
+  return true;
+}
+
+bool TokenizerJson(std::span<const uint8_t> bytes) {
+  const absl::StatusOr<std::unique_ptr<intermix::Tokenizer>> tokenizer =
+      ReadByteLevelTokenizer(Text(bytes), "input");
+  if (!tokenizer.ok()) {
+    CHECK(!tokenizer.status().message().empty());
+    return false;
+  }
+  const std::vector<int32_t> ids =
+      (*tokenizer)->Encode("  And it \xE2\x82\xAC came\n12345 <|im_end|>\xFF\xE2\x82 to pass ");
+  for (const int32_t id : ids) CHECK(0 <= id && id < (*tokenizer)->vocab_size()) << id;
+  (void)(*tokenizer)->Decode(ids);
   return true;
 }
 

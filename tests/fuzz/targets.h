@@ -17,4 +17,7 @@ bool Config(std::span<const uint8_t> bytes);
 // A tokenizer.model, and a text encoded by it.
 bool Tokenizer(std::span<const uint8_t> bytes);
 
+// A tokenizer.json, and a text encoded by it and decoded again.
+bool TokenizerJson(std::span<const uint8_t> bytes);
+
 }  // namespace intermix::fuzz
