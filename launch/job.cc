@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "launch/logging.h"
+#include "launch/progress_bar.h"
 #include "spdlog/spdlog.h"
 
 namespace intermix {
@@ -106,6 +107,11 @@ absl::Status Job::Load(const JobOptions& options) {
   rank_options.quant = *quant;
   if (rank_options.num_threads == 0) rank_options.num_threads = FairThreads(*session_);
   rank_options.local_rank = session_->local_rank();
+  // Rank 0 speaks for all: each has about as much to load.
+  ProgressBar bar("loading rank 0", ProgressBar::Unit::kBytes, stderr, absl::Seconds(1));
+  if (first()) {
+    rank_options.load_progress = [&bar](int64_t done, int64_t total) { bar.Update(done, total); };
+  }
   absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(rank_options, std::move(world_));
   if (!rank.ok()) return rank.status();
   rank_ = *std::move(rank);

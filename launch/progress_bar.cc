@@ -11,10 +11,11 @@
 
 namespace intermix {
 
-ProgressBar::ProgressBar(std::string title, Unit unit, std::FILE* out)
+ProgressBar::ProgressBar(std::string title, Unit unit, std::FILE* out, absl::Duration quiet)
     : title_(std::move(title)),
       unit_(unit),
       out_(out),
+      quiet_(quiet),
       terminal_(isatty(fileno(out)) == 1),
       start_(absl::Now()) {}
 
@@ -24,6 +25,7 @@ ProgressBar::~ProgressBar() {
 
 void ProgressBar::Update(int64_t done, int64_t total) {
   const absl::Time now = absl::Now();
+  if (now - start_ < quiet_) return;
   if (terminal_) {
     if (done < total && now - drawn_ < absl::Milliseconds(100)) return;
     drawn_ = now;

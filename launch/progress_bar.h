@@ -14,8 +14,9 @@ class ProgressBar {
  public:
   enum class Unit { kBytes, kTokens, kRequests };
 
-  // `title` says what is going on: "quantising".
-  explicit ProgressBar(std::string title, Unit unit = Unit::kBytes, std::FILE* out = stderr);
+  // `title` says what is going on: "quantising". What ends within `quiet` is not worth a word.
+  explicit ProgressBar(std::string title, Unit unit = Unit::kBytes, std::FILE* out = stderr,
+                       absl::Duration quiet = absl::ZeroDuration());
   ~ProgressBar();  // ends the line
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -30,6 +31,7 @@ class ProgressBar {
   std::string title_;
   Unit unit_;
   std::FILE* out_;
+  absl::Duration quiet_;
   bool terminal_;
   absl::Time start_;
   absl::Time drawn_ = absl::InfinitePast();

@@ -36,7 +36,7 @@ struct RankOptions {
   enum class Dispatch : uint8_t { kAuto, kAllToAll, kReplicated };
   Dispatch dispatch = Dispatch::kAuto;
   bool cuda_graphs = true;  // launch the kernels of a decode step at once
-  // Called on this rank after each layer is loaded; may be empty.
+  // Called on this rank after each layer is loaded, with bytes of its weights; may be empty.
   std::function<void(int64_t done, int64_t total)> load_progress;
 };
 

@@ -19,7 +19,7 @@ namespace intermix {
 
 class Transformer {
  public:
-  // Called after each layer is loaded: layers done, layers in all.
+  // Called after each layer is loaded: bytes of weights done, and in all.
   using Progress = std::function<void(int64_t done, int64_t total)>;
 
   // Reads this rank's slices and packs them for the backend. `groups` and `backend` outlive the

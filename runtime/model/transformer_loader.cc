@@ -25,9 +25,10 @@ class TransformerLoader {
     model_.rope_ = ToDevice(MakeRopeTable(config_, max_positions));
     if (config_.is_moe()) PrepareExperts();
     if (absl::Status s = LoadEnds(); !s.ok()) return s;
+    const int64_t ends = model_.weight_bytes();
     for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
       if (absl::Status s = LoadLayer(i); !s.ok()) return s;
-      if (progress) progress(i + 1, config_.num_hidden_layers);
+      if (progress) Report(progress, ends, i + 1);
     }
     return absl::OkStatus();
   }
@@ -39,6 +40,13 @@ class TransformerLoader {
     int64_t n;
     Slice rows;
   };
+
+  // All layers are alike, so the first ones tell how many bytes there will be: `ends`, which is
+  // beside them, and theirs.
+  void Report(const Transformer::Progress& progress, int64_t ends, int64_t layers) const {
+    const int64_t done = model_.weight_bytes();
+    progress(done, ends + (done - ends) / layers * config_.num_hidden_layers);
+  }
 
   ExpertPlacement Placement() const {
     return {.num_experts = static_cast<int>(config_.num_local_experts), .layout = groups_.layout};
