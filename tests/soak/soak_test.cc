@@ -106,6 +106,7 @@ class Soak {
   static SoakAnswer Ask(v1::Inference::Stub& stub, const v1::GenerateRequest& request,
                         grpc::ClientContext& context, int max_messages) {
     SoakAnswer answer;
+    context.set_wait_for_ready(true);  // 200 clients that connect at once may have to try again
     const auto reader = stub.Generate(&context, request);
     v1::GenerateResponse response;
     for (int i = 0; i != max_messages && reader->Read(&response); ++i) answer.Take(response);
