@@ -56,19 +56,13 @@ Activations TensorGroup::AllColumns(const Execution& exec, TokenPlacement placem
   const int64_t tokens = shard.rows();
   const int64_t cols = shard.cols() * size();
   const Activations whole = exec.TakeActivations(tokens, cols, quantized);
-  const Tensor amax = exec.Take(DType::kF32, {tokens});
-  if (!quantized || placement == TokenPlacement::kReplicated) {
-    const Tensor rows = GatherColumns(exec, shard);
-    if (quantized) exec.backend.RowAbsMax(rows, amax);
-    exec.backend.QuantizeRows(rows, amax, whole);
+  if (!quantized || size() == 1 || placement == TokenPlacement::kReplicated) {
+    exec.backend.QuantizeRows(GatherColumns(exec, shard), Tensor(), whole);
     return whole;
   }
+  const Tensor amax = exec.Take(DType::kF32, {tokens});
   exec.backend.RowAbsMax(shard, amax);
   comm_.AllReduceMax(static_cast<float*>(amax.raw()), tokens);
-  if (size() == 1) {
-    exec.backend.QuantizeRows(shard, amax, whole);
-    return whole;
-  }
   const Tensor codes = exec.Take(DType::kI8, {tokens, shard.cols()});
   exec.backend.QuantizeRows(shard, amax, {.values = codes, .scales = whole.scales});
   exec.backend.MergeColumns(Stack(exec, codes), whole.values);

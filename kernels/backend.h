@@ -66,17 +66,30 @@ class Backend {
   virtual void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                            const Tensor& row_offsets, Tensor y) = 0;
 
+  // The two weights [I, K] of a gated layer as one weight of N = 2 * I, for GatedGemm alone.
+  //   INVALID_ARGUMENT as Prepack.
+  virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackGated(const QuantizedWeight& gate,
+                                                                     const QuantizedWeight& up) = 0;
+
+  // hidden = bfloat16(LaneSilu(g) * u), where g and u are what GroupedGemm makes of x in float32
+  // with an expert's gate and with its up weight.
+  //   weights      of PrepackGated
+  //   row_offsets  as GroupedGemm has them; empty: the only expert has all rows
+  //   hidden       [tokens, I] bfloat16; rows that belong to nobody hold anything
+  virtual void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                         const Tensor& row_offsets, Tensor hidden) = 0;
+
   // max_k |x[m, k]|; +infinity for a row that holds a NaN or infinity.
   //   x     [tokens, K] bfloat16 or float32
   //   amax  [tokens] float32
   virtual void RowAbsMax(const Tensor& x, Tensor amax) = 0;
 
-  // Per-token symmetric int8 (numerics.md, "Activations"), with the amax of the full row given:
+  // Per-token symmetric int8 (numerics.md, "Activations"), with the amax of the full row:
   // scale = amax / 127, code = rne(x * (127 / amax)).
   // amax < 2^-100 gives scale 0 and zero codes; an infinite amax gives scale NaN and zero codes.
   // Where out.values is float32, the row is only widened and amax is not read.
   //   x     [tokens, K] bfloat16 or float32
-  //   amax  [tokens] float32
+  //   amax  [tokens] float32; empty: RowAbsMax of x itself
   //   out   [tokens, K]
   virtual void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) = 0;
 
@@ -144,11 +157,6 @@ class Backend {
   //   out         [tokens, num_heads * head_dim] bfloat16
   virtual void PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
                               std::span<const int32_t> kv_head_of, float scale, Tensor out) = 0;
-
-  // out = bfloat16(LaneSilu(gate) * up).
-  //   gate_up  [tokens, 2 * I] float32: gate in the first I columns, up in the last
-  //   out      [tokens, I] bfloat16
-  virtual void SiluMul(const Tensor& gate_up, Tensor out) = 0;
 
   // logit[e] = LaneDot(x, gate[e]); the top_k largest, ties to the lowest expert, in that order;
   // weight = LaneExp(logit - max) / (sum over the chosen, in order).

@@ -18,25 +18,17 @@ GroupedExperts::GroupedExperts(std::vector<ExpertWeights> experts, Communicator&
 Tensor GroupedExperts::Forward(const Execution& exec, TokenPlacement placement,
                                const Activations& rows, const Tensor& row_offsets) const {
   const int64_t n = rows.tokens();
-  const Tensor gate_up = exec.Take(DType::kF32, {n, gate_up_.front()->n()});
-  Multiply(exec, rows, gate_up_, row_offsets, gate_up);
-  const Tensor hidden = exec.Take(DType::kBF16, {n, gate_up.cols() / 2});
-  exec.backend.SiluMul(gate_up, hidden);
+  const Tensor hidden = exec.Take(DType::kBF16, {n, gate_up_.front()->n() / 2});
+  exec.backend.GatedGemm(rows, gate_up_, row_offsets, hidden);
   const Activations whole = group_.AllColumns(exec, placement, hidden, down_.front()->quantized());
   const Tensor out = exec.Take(DType::kBF16, {n, down_.front()->n()});
-  Multiply(exec, whole, down_, row_offsets, out);
-  return out;
-}
-
-void GroupedExperts::Multiply(const Execution& exec, const Activations& x,
-                              const std::vector<const PackedWeight*>& weights,
-                              const Tensor& row_offsets, Tensor y) const {
   if (row_offsets.empty()) {
-    CHECK_EQ(weights.size(), 1u);
-    exec.backend.Gemm(x, *weights.front(), y);
+    CHECK_EQ(down_.size(), 1u);
+    exec.backend.Gemm(whole, *down_.front(), out);
   } else {
-    exec.backend.GroupedGemm(x, weights, row_offsets, y);
+    exec.backend.GroupedGemm(whole, down_, row_offsets, out);
   }
+  return out;
 }
 
 int64_t GroupedExperts::weight_bytes() const {

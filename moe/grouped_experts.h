@@ -15,7 +15,7 @@ namespace intermix {
 
 // One expert's packed weights.
 struct ExpertWeights {
-  std::unique_ptr<PackedWeight> gate_up;  // [2 * intermediate / etp, hidden]: gate rows, then up
+  std::unique_ptr<PackedWeight> gate_up;  // [2 * intermediate / etp, hidden], of PrepackGated
   std::unique_ptr<PackedWeight> down;     // [hidden / etp, intermediate]
 
   int64_t bytes() const { return gate_up->bytes() + down->bytes(); }
@@ -38,10 +38,6 @@ class GroupedExperts {
   int64_t weight_bytes() const;
 
  private:
-  void Multiply(const Execution& exec, const Activations& x,
-                const std::vector<const PackedWeight*>& weights, const Tensor& row_offsets,
-                Tensor y) const;
-
   std::vector<ExpertWeights> experts_;
   std::vector<const PackedWeight*> gate_up_;
   std::vector<const PackedWeight*> down_;

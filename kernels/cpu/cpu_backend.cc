@@ -34,6 +34,22 @@ void CpuBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight*
   linear_.Run(x.Rows(0, offsets.back()), weights, offsets, y.Rows(0, offsets.back()));
 }
 
+absl::StatusOr<std::unique_ptr<PackedWeight>> CpuBackend::PrepackGated(const QuantizedWeight& gate,
+                                                                       const QuantizedWeight& up) {
+  CHECK_EQ(gate.n, up.n);
+  return Prepack(std::array<QuantizedWeight, 2>{gate, up});
+}
+
+void CpuBackend::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                           const Tensor& row_offsets, Tensor hidden) {
+  const std::array<int32_t, 2> all = {0, static_cast<int32_t>(x.tokens())};
+  std::span<const int32_t> offsets = all;
+  if (!row_offsets.empty()) {
+    offsets = {row_offsets.data<int32_t>(), static_cast<size_t>(row_offsets.rows())};
+  }
+  linear_.RunGated(x.Rows(0, offsets.back()), weights, offsets, hidden.Rows(0, offsets.back()));
+}
+
 void CpuBackend::ReserveWorkerFloats(int64_t floats) {
   worker_stride_ = (floats + 15) / 16 * 16;  // whole cache lines
   const size_t bytes = static_cast<size_t>(worker_stride_ * pool_.num_threads()) * sizeof(float);

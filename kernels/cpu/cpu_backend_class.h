@@ -34,6 +34,10 @@ class CpuBackend final : public Backend {
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y) override;
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                    const Tensor& row_offsets, Tensor y) override;
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackGated(const QuantizedWeight& gate,
+                                                             const QuantizedWeight& up) override;
+  void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                 const Tensor& row_offsets, Tensor hidden) override;
 
   // cpu_rows.cc
   void RowAbsMax(const Tensor& x, Tensor amax) override;
@@ -53,7 +57,6 @@ class CpuBackend final : public Backend {
                       std::span<const int32_t> kv_head_of, float scale, Tensor out) override;
 
   // cpu_feed_forward.cc
-  void SiluMul(const Tensor& gate_up, Tensor out) override;
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
   void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
                     Tensor row_of_slot, Tensor row_offsets) override;
@@ -90,6 +93,7 @@ class CpuBackend final : public Backend {
   void ReserveWorkerFloats(int64_t floats);
   float* WorkerFloats(int worker) const;
 
+  float AbsMax(const Tensor& x, int64_t row) const;
   void QuantizeRow(const Tensor& x, int64_t row, float amax, const Activations& out);
   void StoreInCache(float* x, int64_t slot, int64_t head, const Tensor& cache,
                     const Tensor& scales);

@@ -1,4 +1,4 @@
-// CpuBackend: SiLU, the router, and the sum of what the experts returned.
+// CpuBackend: the router, and the sum of what the experts returned.
 #include <algorithm>
 #include <limits>
 
@@ -38,15 +38,6 @@ void ChooseExperts(const float* logits, int64_t count, int64_t top_k, int32_t* e
 }
 
 }  // namespace
-
-void CpuBackend::SiluMul(const Tensor& gate_up, Tensor out) {
-  CHECK_EQ(gate_up.rows(), out.rows());
-  CHECK_EQ(gate_up.cols(), 2 * out.cols());
-  ForRows(out.rows(), 4 * out.cols(), [&](int64_t m, int) {
-    const float* gate = gate_up.row<float>(m);
-    kernels_.rows.silu_mul(gate, gate + out.cols(), out.cols(), &out.row<BFloat16>(m)->bits);
-  });
-}
 
 void CpuBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
   const int64_t top_k = experts.cols();

@@ -21,10 +21,12 @@ char* RowBytes(const Tensor& t, int64_t i) {
 void CpuBackend::RowAbsMax(const Tensor& x, Tensor amax) {
   CHECK_EQ(amax.rows(), x.rows());
   float* out = amax.data<float>();
-  ForRows(x.rows(), x.cols(), [&](int64_t m, int) {
-    out[m] = x.dtype() == DType::kBF16 ? kernels_.rows.abs_max_bf16(Bf16Row(x, m), x.cols())
-                                       : kernels_.rows.abs_max_f32(x.row<float>(m), x.cols());
-  });
+  ForRows(x.rows(), x.cols(), [&](int64_t m, int) { out[m] = AbsMax(x, m); });
+}
+
+float CpuBackend::AbsMax(const Tensor& x, int64_t row) const {
+  return x.dtype() == DType::kBF16 ? kernels_.rows.abs_max_bf16(Bf16Row(x, row), x.cols())
+                                   : kernels_.rows.abs_max_f32(x.row<float>(row), x.cols());
 }
 
 void CpuBackend::QuantizeRow(const Tensor& x, int64_t row, float amax, const Activations& out) {
@@ -58,9 +60,11 @@ void CpuBackend::QuantizeRow(const Tensor& x, int64_t row, float amax, const Act
 void CpuBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
   CHECK_EQ(out.tokens(), x.rows());
   CHECK_EQ(out.values.cols(), x.cols());
-  const float* row_amax = out.quantized() ? amax.data<float>() : nullptr;
   ForRows(x.rows(), x.cols(), [&](int64_t m, int) {
-    QuantizeRow(x, m, row_amax == nullptr ? 0.0f : row_amax[m], out);
+    const float row_amax = !out.quantized() ? 0.0f
+                           : amax.empty()   ? AbsMax(x, m)
+                                            : amax.data<float>()[m];
+    QuantizeRow(x, m, row_amax, out);
   });
 }
 

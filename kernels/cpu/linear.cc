@@ -57,35 +57,65 @@ const CpuPackedWeight& Packed(const PackedWeight* weight) {
 
 }  // namespace
 
-void Linear::Run(const Activations& x, std::span<const PackedWeight* const> weights,
-                 std::span<const int32_t> row_offsets, const Tensor& y) {
+void Linear::Begin(const Activations& x, std::span<const PackedWeight* const> weights,
+                   std::span<const int32_t> row_offsets, int64_t out_features) {
   CHECK_EQ(row_offsets.size(), weights.size() + 1);
   CHECK_EQ(row_offsets.front(), 0);
   CHECK_EQ(row_offsets.back(), x.tokens());
-  CHECK_EQ(y.rows(), x.tokens());
-  if (x.tokens() == 0) return;
   group_sizes_.clear();
   for (const PackedWeight* weight : weights) {
     CHECK_EQ(x.values.cols(), weight->k());
-    CHECK_EQ(y.cols(), weight->n());
+    CHECK_EQ(out_features, weight->n());
     CHECK_EQ(x.quantized(), weight->quantized());
     for (const CpuPackedWeight::Part& part : Packed(weight).parts()) {
-      CHECK(y.dtype() != DType::kI32 || part.quant.int_scales != nullptr)
-          << "only an integer scheme has int32 accumulators";
       if (std::find(group_sizes_.begin(), group_sizes_.end(), part.group_size) ==
           group_sizes_.end()) {
         group_sizes_.push_back(part.group_size);
       }
     }
   }
+}
+
+void Linear::Run(const Activations& x, std::span<const PackedWeight* const> weights,
+                 std::span<const int32_t> row_offsets, const Tensor& y) {
+  CHECK_EQ(y.rows(), x.tokens());
+  Begin(x, weights, row_offsets, y.cols());
+  if (x.tokens() == 0) return;
   if (!x.quantized()) {
     RunUnquantized(x, weights, row_offsets, y);
     return;
   }
   // Stacked parts nearly always share a group size, so the activations are packed once.
   for (const int64_t group_size : group_sizes_) {
-    RunQuantized(x, weights, row_offsets, group_size, y);
+    RunQuantized(x, weights, row_offsets, group_size, y, /*gated=*/false);
   }
+}
+
+void Linear::RunGated(const Activations& x, std::span<const PackedWeight* const> weights,
+                      std::span<const int32_t> row_offsets, const Tensor& hidden) {
+  const int64_t features = hidden.cols();
+  CHECK_EQ(hidden.rows(), x.tokens());
+  Begin(x, weights, row_offsets, 2 * features);
+  if (x.tokens() == 0) return;
+  if (x.quantized() && group_sizes_.size() == 1) {
+    RunQuantized(x, weights, row_offsets, group_sizes_.front(), hidden, /*gated=*/true);
+    return;
+  }
+  Grow(gated_, x.tokens() * 2 * features * int64_t{sizeof(float)});
+  const Tensor gate_up = gated_.View(DType::kF32, {x.tokens(), 2 * features});
+  Run(x, weights, row_offsets, gate_up);
+  const auto rows = [&](int64_t begin, int64_t end, int) {
+    for (int64_t m = begin; m < end; ++m) {
+      const float* gate = gate_up.row<float>(m);
+      kernels_.rows.silu_mul(gate, gate + features, features, &hidden.row<BFloat16>(m)->bits);
+    }
+  };
+  pool_.ParallelFor(x.tokens(), 1, std::ref(rows));
+}
+
+int64_t Linear::Segment::item_outputs() const {
+  const int64_t item_rows = std::min(rows.rows, int64_t{kPanelRows});
+  return item_rows * std::min(num_blocks(), blocks_per_chunk) * kBlockRows;
 }
 
 void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_offsets,
@@ -139,18 +169,22 @@ void Linear::AddSegment(Segment segment) {
 }
 
 void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* const> weights,
-                          std::span<const int32_t> row_offsets, int64_t group_size,
-                          const Tensor& y) {
+                          std::span<const int32_t> row_offsets, int64_t group_size, const Tensor& y,
+                          bool gated) {
   PackActivations(x, row_offsets, group_size);
   segments_.clear();
   int64_t work = 0;
   int64_t panel_quads = kPanelQuads;
+  gated_floats_ = 0;
   for (size_t e = 0; e < weights.size(); ++e) {
     const QuantRows& rows = jobs_[e].rows;
     if (rows.rows == 0) continue;
     for (const CpuPackedWeight::Part& part : Packed(weights[e]).parts()) {
       if (part.group_size != group_size || part.n == 0) continue;
+      CHECK(y.dtype() != DType::kI32 || part.quant.int_scales != nullptr)
+          << "only an integer scheme has int32 accumulators";
       Segment segment{.part = &part, .rows = rows};
+      if (gated) segment.up = &Packed(weights[e]).parts()[1];
       segment.out = {
           .y = At(y, row_offsets[e], part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
       if (rows.rows <= kStreamedRows) {
@@ -164,9 +198,13 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
       }
       segment.block_chunks = CeilDiv(segment.num_blocks(), segment.blocks_per_chunk);
       AddSegment(segment);
-      work += rows.rows * part.n * x.values.cols();
+      work += (gated ? 2 : 1) * rows.rows * part.n * x.values.cols();
+      if (!gated) continue;
+      gated_floats_ = std::max(gated_floats_, 2 * segment.item_outputs());
+      break;  // the second part is the up weight
     }
   }
+  Grow(gated_, pool_.num_threads() * gated_floats_ * int64_t{sizeof(float)});
   panel_weight_bytes_ = panel_quads * kPanelBlocks * 64;
   Grow(panels_, pool_.num_threads() * (panel_weight_bytes_ + kPanelSumsBytes));
   RunSegments(work);
@@ -174,6 +212,7 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
 
 void Linear::RunUnquantized(const Activations& x, std::span<const PackedWeight* const> weights,
                             std::span<const int32_t> row_offsets, const Tensor& y) {
+  CHECK(y.dtype() != DType::kI32) << "only an integer scheme has int32 accumulators";
   segments_.clear();
   int64_t work = 0;
   for (size_t e = 0; e < weights.size(); ++e) {
@@ -211,20 +250,52 @@ void Linear::RunSegments(int64_t work) {
 
 void Linear::RunQuantizedItem(const Segment& segment, int64_t item, int worker) {
   const int64_t block_begin = item % segment.block_chunks * segment.blocks_per_chunk;
-  const int64_t block_end = std::min(block_begin + segment.blocks_per_chunk, segment.num_blocks());
-  const QuantPart& quant = segment.part->quant;
-  if (segment.rows.rows <= kStreamedRows) {
-    // The item's weights stay in the cache from one tile to the next.
-    for (int64_t tile = 0; tile < segment.rows.num_tiles; ++tile) {
-      kernels_.gemm.run_tile(quant, segment.rows, tile, block_begin, block_end, segment.out);
-    }
+  const int64_t chunk = item / segment.block_chunks;  // of the rows
+  const ItemRange range = {
+      .tile_begin = chunk * segment.rows.num_tiles / segment.row_chunks,
+      .tile_end = (chunk + 1) * segment.rows.num_tiles / segment.row_chunks,
+      .block_begin = block_begin,
+      .block_end = std::min(block_begin + segment.blocks_per_chunk, segment.num_blocks())};
+  if (segment.up == nullptr) {
+    RunPart(segment.part->quant, segment.rows, range, worker, segment.out);
+  } else {
+    RunGatedItem(segment, range, worker);
+  }
+}
+
+void Linear::RunPart(const QuantPart& part, const QuantRows& rows, const ItemRange& range,
+                     int worker, const QuantOutput& out) {
+  if (rows.rows > kStreamedRows) {
+    kernels_.gemm.run_panel(part, rows, range.tile_begin, range.tile_end, range.block_begin,
+                            range.block_end, ScratchOf(worker), out);
     return;
   }
-  const int64_t chunk = item / segment.block_chunks;
-  const int64_t tile_begin = chunk * segment.rows.num_tiles / segment.row_chunks;
-  const int64_t tile_end = (chunk + 1) * segment.rows.num_tiles / segment.row_chunks;
-  kernels_.gemm.run_panel(quant, segment.rows, tile_begin, tile_end, block_begin, block_end,
-                          ScratchOf(worker), segment.out);
+  // The item's weights stay in the cache from one tile to the next.
+  for (int64_t tile = range.tile_begin; tile < range.tile_end; ++tile) {
+    kernels_.gemm.run_tile(part, rows, tile, range.block_begin, range.block_end, out);
+  }
+}
+
+// Gate and up side by side in the worker's memory, then SiLU * up to where it belongs.
+void Linear::RunGatedItem(const Segment& segment, const ItemRange& range, int worker) {
+  const int64_t first_col = range.block_begin * kBlockRows;
+  const int64_t cols = std::min(range.block_end * kBlockRows, segment.part->n) - first_col;
+  const int64_t first_row = segment.rows.TileBegin(range.tile_begin);
+  const int64_t end_row = segment.rows.TileBegin(range.tile_end);
+  const int64_t stride = 2 * (range.block_end - range.block_begin) * kBlockRows;
+  float* const gate = static_cast<float*>(gated_.data()) + worker * gated_floats_;
+  float* const up = gate + stride / 2;
+  // As if all rows and out features were there.
+  const auto output = [&](float* first) {
+    return QuantOutput{.y = first - (first_row * stride + first_col), .stride = stride};
+  };
+  RunPart(segment.part->quant, segment.rows, range, worker, output(gate));
+  RunPart(segment.up->quant, segment.rows, range, worker, output(up));
+  auto* hidden = static_cast<uint16_t*>(segment.out.y);
+  for (int64_t row = first_row; row < end_row; ++row) {
+    const int64_t at = (row - first_row) * stride;
+    kernels_.rows.silu_mul(gate + at, up + at, cols, hidden + row * segment.out.stride + first_col);
+  }
 }
 
 void Linear::RunUnquantizedItem(const Segment& segment, int64_t item) {

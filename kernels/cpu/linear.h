@@ -23,10 +23,16 @@ class Linear {
   void Run(const Activations& x, std::span<const PackedWeight* const> weights,
            std::span<const int32_t> row_offsets, const Tensor& y);
 
+  // See Backend::GatedGemm. Gate and up of one group size meet in each thread's scratch memory;
+  // others, and unquantised ones, pass through memory as float32.
+  void RunGated(const Activations& x, std::span<const PackedWeight* const> weights,
+                std::span<const int32_t> row_offsets, const Tensor& hidden);
+
  private:
   // One weight part applied to one expert's rows.
   struct Segment {
     const CpuPackedWeight::Part* part = nullptr;
+    const CpuPackedWeight::Part* up = nullptr;  // gated: `part` is the gate
     QuantRows rows;
     QuantOutput out;
     Tensor x;                  // unquantised: [rows, K]
@@ -37,6 +43,15 @@ class Linear {
 
     int64_t num_items() const { return row_chunks * block_chunks; }
     int64_t num_blocks() const { return (part->n + kBlockRows - 1) / kBlockRows; }
+    // The most outputs of one part that an item makes.
+    int64_t item_outputs() const;
+  };
+  // What one item of a segment makes.
+  struct ItemRange {
+    int64_t tile_begin = 0;
+    int64_t tile_end = 0;
+    int64_t block_begin = 0;
+    int64_t block_end = 0;
   };
   // Tiles of one expert's rows.
   struct PackJob {
@@ -45,8 +60,13 @@ class Linear {
     int64_t first_tile = 0;
   };
 
+  // Checks a call and notes its group sizes.
+  void Begin(const Activations& x, std::span<const PackedWeight* const> weights,
+             std::span<const int32_t> row_offsets, int64_t out_features);
+  //   gated  y is of GatedGemm, and all parts have this group size
   void RunQuantized(const Activations& x, std::span<const PackedWeight* const> weights,
-                    std::span<const int32_t> row_offsets, int64_t group_size, const Tensor& y);
+                    std::span<const int32_t> row_offsets, int64_t group_size, const Tensor& y,
+                    bool gated);
   void RunUnquantized(const Activations& x, std::span<const PackedWeight* const> weights,
                       std::span<const int32_t> row_offsets, const Tensor& y);
   void PackActivations(const Activations& x, std::span<const int32_t> row_offsets,
@@ -54,6 +74,9 @@ class Linear {
   void AddSegment(Segment segment);
   void RunSegments(int64_t work);
   void RunQuantizedItem(const Segment& segment, int64_t item, int worker);
+  void RunPart(const QuantPart& part, const QuantRows& rows, const ItemRange& range, int worker,
+               const QuantOutput& out);
+  void RunGatedItem(const Segment& segment, const ItemRange& range, int worker);
   void RunUnquantizedItem(const Segment& segment, int64_t item);
   PanelScratch ScratchOf(int worker) const;
 
@@ -66,6 +89,8 @@ class Linear {
   Buffer sums_;                // [tokens, groups + 1] int32
   Buffer panels_;              // PanelScratch of each worker
   int64_t panel_weight_bytes_ = 0;
+  Buffer gated_;  // of each worker: what an item's gate and up give; or of all rows
+  int64_t gated_floats_ = 0;
 };
 
 }  // namespace intermix::cpu

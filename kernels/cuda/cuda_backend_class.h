@@ -35,6 +35,10 @@ class CudaBackend final : public Backend {
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y) override;
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                    const Tensor& row_offsets, Tensor y) override;
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackGated(const QuantizedWeight& gate,
+                                                             const QuantizedWeight& up) override;
+  void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                 const Tensor& row_offsets, Tensor hidden) override;
   void RowAbsMax(const Tensor& x, Tensor amax) override;
   void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) override;
   void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
@@ -48,7 +52,6 @@ class CudaBackend final : public Backend {
                       const PagedRows& rows, const KvLayer& cache) override;
   void PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
                       std::span<const int32_t> kv_head_of, float scale, Tensor out) override;
-  void SiluMul(const Tensor& gate_up, Tensor out) override;
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
   void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
                     Tensor row_of_slot, Tensor row_offsets) override;

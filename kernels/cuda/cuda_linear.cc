@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 #include "kernels/cuda/bf16_rows.h"
+#include "kernels/cuda/feed_forward.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_pack.h"
 
@@ -131,7 +132,8 @@ CudaLinear::CudaLinear(const CudaContext& context, PinnedStaging& staging)
     : context_(context),
       staging_(staging),
       workspace_(context.Allocate(GemmWorkspaceBytes(context.gemm_device()))),
-      rounded_(context) {}
+      rounded_(context),
+      gate_up_(context) {}
 
 Buffer CudaLinear::ToDevice(const void* host, size_t bytes) {
   Buffer memory = context_.Allocate(bytes);
@@ -223,6 +225,16 @@ void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight*
     UnquantizedGemm(x.Rows(offsets[e], offsets[e + 1]), static_cast<const Weight&>(*weights[e]),
                     y.Rows(offsets[e], offsets[e + 1]));
   }
+}
+
+void CudaLinear::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                           const Tensor& row_offsets, Tensor hidden) {
+  if (x.tokens() == 0) return;
+  const int64_t cols = 2 * hidden.cols();
+  const size_t bytes = static_cast<size_t>(x.tokens() * cols) * sizeof(float);
+  const Tensor gate_up(gate_up_.Reserve(bytes), DType::kF32, {x.tokens(), cols}, Device::kCuda);
+  GroupedGemm(x, weights, row_offsets, gate_up);
+  SiluMul({.gate_up = gate_up, .out = hidden}, context_.stream());
 }
 
 const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const> weights) {

@@ -31,6 +31,8 @@ class CudaLinear {
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y);
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                    const Tensor& row_offsets, Tensor y);
+  void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                 const Tensor& row_offsets, Tensor hidden);
 
  private:
   class Weight;
@@ -71,6 +73,7 @@ class CudaLinear {
   uint64_t next_id_ = 0;
   Buffer workspace_;                        // of the quantised kernels
   Scratch rounded_;                         // rows as bfloat16
+  Scratch gate_up_;                         // what gate and up give
   std::unique_ptr<CublasLtGemm> cublaslt_;  // opened for the first unquantised weight
   std::unordered_map<uint64_t, std::deque<Group>> groups_;  // by the id of the first weight
 };

@@ -1,5 +1,6 @@
 // CudaBackend: each op begins, checks what its launcher does not, and starts its kernels.
 #include <algorithm>
+#include <array>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_backend_class.h"
@@ -34,13 +35,25 @@ void CudaBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight
   linear_.GroupedGemm(x, weights, row_offsets, y);
 }
 
+absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::PrepackGated(const QuantizedWeight& gate,
+                                                                        const QuantizedWeight& up) {
+  CHECK_EQ(gate.n, up.n);
+  return Prepack(std::array<QuantizedWeight, 2>{gate, up});
+}
+
+void CudaBackend::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                            const Tensor& row_offsets, Tensor hidden) {
+  Begin("GatedGemm", x.values, x.scales, row_offsets, hidden);
+  linear_.GatedGemm(x, weights, row_offsets, hidden);
+}
+
 void CudaBackend::RowAbsMax(const Tensor& x, Tensor amax) {
   Begin("RowAbsMax", x, amax);
   cuda::RowAbsMax({.x = x, .amax = amax}, stream());
 }
 
 void CudaBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
-  Begin("QuantizeRows", x, out.values, out.scales);
+  Begin("QuantizeRows", x, amax, out.values, out.scales);
   cuda::QuantizeRows({.x = x, .amax = amax, .out = out}, stream());
 }
 
@@ -101,11 +114,6 @@ void CudaBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const K
                         .scratch = floats > 0 ? scratch : Tensor(),
                         .num_multiprocessors = context_->gemm_device().sm_count},
                        stream());
-}
-
-void CudaBackend::SiluMul(const Tensor& gate_up, Tensor out) {
-  Begin("SiluMul", gate_up, out);
-  cuda::SiluMul({.gate_up = gate_up, .out = out}, stream());
 }
 
 void CudaBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {

@@ -123,6 +123,68 @@ __global__ void QuantizeRowsKernel(QuantizeParams<T> p) {
   }
 }
 
+// One block per row, whose first kHeldUnits units a thread stay in registers between the maximum
+// and the codes; longer rows are read again.
+constexpr int kHeldUnits = 2;
+constexpr int kMostQuantizeThreads = 512;
+
+template <typename T, int kWidth>
+__global__ void QuantizeWholeRowsKernel(QuantizeParams<T> p) {
+  const T* from = p.x + blockIdx.x * p.x_stride;
+  int8_t* to = p.codes + blockIdx.x * p.out_stride;
+  float held[kHeldUnits][kWidth];
+  float x[kWidth];
+  int32_t largest = 0;
+  const auto load = [&](int64_t unit, float(&values)[kWidth]) {
+    if constexpr (kWidth == kUnit) {
+      load_unit(from + unit * kWidth, values);
+    } else {
+      values[0] = load_row1(from + unit);
+    }
+  };
+  const auto look = [&](const float(&values)[kWidth]) {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const int32_t bits = magnitude_bits(values[i]);
+      largest = bits > largest ? bits : largest;
+    }
+  };
+  const int64_t step = blockDim.x;
+#pragma unroll
+  for (int h = 0; h < kHeldUnits; ++h) {
+    const int64_t unit = threadIdx.x + h * step;
+    if (unit < p.units) load(unit, held[h]);
+  }
+#pragma unroll
+  for (int h = 0; h < kHeldUnits; ++h) {
+    if (threadIdx.x + h * step < p.units) look(held[h]);
+  }
+  for (int64_t unit = threadIdx.x + kHeldUnits * step; unit < p.units; unit += step) {
+    load(unit, x);
+    look(x);
+  }
+  largest = block_max(largest, reinterpret_cast<int32_t*>(shared_memory()));
+  const RowScale scale = row_scale(amax_of_bits(largest));
+  if (threadIdx.x == 0) p.scales[blockIdx.x] = scale.scale;
+  const auto store = [&](int64_t unit, const float(&values)[kWidth]) {
+    if constexpr (kWidth == kUnit) {
+      *reinterpret_cast<uint4*>(to + unit * kWidth) = code16(values, scale.inverse);
+    } else {
+      to[unit] =
+          scale.inverse == 0.0f ? int8_t{0} : static_cast<int8_t>(code(values[0], scale.inverse));
+    }
+  };
+#pragma unroll
+  for (int h = 0; h < kHeldUnits; ++h) {
+    const int64_t unit = threadIdx.x + h * step;
+    if (unit < p.units) store(unit, held[h]);
+  }
+  for (int64_t unit = threadIdx.x + kHeldUnits * step; unit < p.units; unit += step) {
+    load(unit, x);
+    store(unit, x);
+  }
+}
+
 template <typename T, int kWidth>
 __global__ void WidenRowsKernel(QuantizeParams<T> p) {
   const int64_t row = grid_row();
@@ -142,11 +204,12 @@ __global__ void WidenRowsKernel(QuantizeParams<T> p) {
 template <typename T>
 void QuantizeRowsAs(const QuantizeRowsArgs& args, cudaStream_t stream) {
   const bool quantized = args.out.quantized();
+  const bool given = quantized && !args.amax.empty();
   const int64_t width = quantized ? kUnit : 8;
   const bool wide =
       args.x.cols() % width == 0 && RowsAligned(args.x, 16) && RowsAligned(args.out.values, 16);
   const QuantizeParams<T> params = {.x = static_cast<const T*>(args.x.raw()),
-                                    .amax = quantized ? args.amax.data<float>() : nullptr,
+                                    .amax = given ? args.amax.data<float>() : nullptr,
                                     .codes = quantized ? args.out.values.data<int8_t>() : nullptr,
                                     .widened = quantized ? nullptr : args.out.values.data<float>(),
                                     .scales = quantized ? args.out.scales.data<float>() : nullptr,
@@ -154,6 +217,16 @@ void QuantizeRowsAs(const QuantizeRowsArgs& args, cudaStream_t stream) {
                                     .out_stride = args.out.values.stride(0),
                                     .rows = args.x.rows(),
                                     .units = wide ? args.x.cols() / width : args.x.cols()};
+  if (quantized && !given) {
+    Launch("QuantizeWholeRows",
+           wide ? QuantizeWholeRowsKernel<T, kUnit> : QuantizeWholeRowsKernel<T, 1>,
+           {.grid = dim3(static_cast<unsigned>(params.rows)),
+            .block = dim3(RowBlock(params.units, kMostQuantizeThreads)),
+            .shared_bytes = kWarp * sizeof(int32_t),
+            .stream = stream},
+           params);
+    return;
+  }
   const LaunchShape shape = RowGrid(params.rows, params.units, stream);
   if (quantized) {
     Launch("QuantizeRows", wide ? QuantizeRowsKernel<T, kUnit> : QuantizeRowsKernel<T, 1>, shape,

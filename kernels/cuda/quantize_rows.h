@@ -18,7 +18,7 @@ void RowAbsMax(const RowAbsMaxArgs& args, cudaStream_t stream);
 
 struct QuantizeRowsArgs {
   Tensor x;         // [tokens, K] bfloat16 or float32
-  Tensor amax;      // [tokens] float32; not read where out.values is float32
+  Tensor amax;      // [tokens] float32; empty: of x itself. Not read where out.values is float32
   Activations out;  // [tokens, K]
 };
 void QuantizeRows(const QuantizeRowsArgs& args, cudaStream_t stream);

@@ -1,4 +1,4 @@
-// SiLU, the router, and the sum of what the experts returned.
+// The router, and the sum of what the experts returned.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -35,17 +35,6 @@ void ChooseExperts(const std::vector<float>& logits, int64_t top_k, int32_t* exp
 }
 
 }  // namespace
-
-void ReferenceBackend::SiluMul(const Tensor& gate_up, Tensor out) {
-  CHECK_EQ(gate_up.rows(), out.rows());
-  CHECK_EQ(gate_up.cols(), 2 * out.cols());
-  for (int64_t m = 0; m < out.rows(); ++m) {
-    const float* gate = gate_up.row<float>(m);
-    const float* up = gate + out.cols();
-    BFloat16* result = out.row<BFloat16>(m);
-    for (int64_t i = 0; i < out.cols(); ++i) result[i] = BFloat16(LaneSilu(gate[i]) * up[i]);
-  }
-}
 
 void ReferenceBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
   const int64_t top_k = experts.cols();

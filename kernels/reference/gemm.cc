@@ -161,6 +161,30 @@ void ReferenceBackend::GroupedGemm(const Activations& x,
   }
 }
 
+absl::StatusOr<std::unique_ptr<PackedWeight>> ReferenceBackend::PrepackGated(
+    const QuantizedWeight& gate, const QuantizedWeight& up) {
+  CHECK_EQ(gate.n, up.n);
+  return Prepack(std::vector<QuantizedWeight>{gate, up});
+}
+
+void ReferenceBackend::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                                 const Tensor& row_offsets, Tensor hidden) {
+  const int64_t features = hidden.cols();
+  OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {x.tokens(), 2 * features});
+  if (row_offsets.empty()) {
+    CHECK_EQ(weights.size(), 1u);
+    Gemm(x, *weights[0], gate_up.view);
+  } else {
+    GroupedGemm(x, weights, row_offsets, gate_up.view);
+  }
+  for (int64_t m = 0; m < x.tokens(); ++m) {
+    const float* gate = gate_up.view.row<float>(m);
+    const float* up = gate + features;
+    BFloat16* out = hidden.row<BFloat16>(m);
+    for (int64_t i = 0; i < features; ++i) out[i] = BFloat16(LaneSilu(gate[i]) * up[i]);
+  }
+}
+
 std::unique_ptr<Backend> MakeReferenceBackend() { return std::make_unique<ReferenceBackend>(); }
 
 }  // namespace intermix

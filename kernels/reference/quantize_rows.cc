@@ -23,6 +23,11 @@ float AbsMax(const T* x, int64_t count) {
   return amax;
 }
 
+float AbsMaxOf(const Tensor& x, int64_t m) {
+  return x.dtype() == DType::kBF16 ? AbsMax(x.row<BFloat16>(m), x.cols())
+                                   : AbsMax(x.row<float>(m), x.cols());
+}
+
 // Row m of `out` from x [K] with the amax of the full row.
 template <typename T>
 void QuantizeRow(const T* x, float amax, const Activations& out, int64_t m) {
@@ -51,17 +56,16 @@ void QuantizeRow(const T* x, float amax, const Activations& out, int64_t m) {
 
 void ReferenceBackend::RowAbsMax(const Tensor& x, Tensor amax) {
   CHECK_EQ(amax.rows(), x.rows());
-  for (int64_t m = 0; m < x.rows(); ++m) {
-    amax.data<float>()[m] = x.dtype() == DType::kBF16 ? AbsMax(x.row<BFloat16>(m), x.cols())
-                                                      : AbsMax(x.row<float>(m), x.cols());
-  }
+  for (int64_t m = 0; m < x.rows(); ++m) amax.data<float>()[m] = AbsMaxOf(x, m);
 }
 
 void ReferenceBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
   CHECK_EQ(out.tokens(), x.rows());
   CHECK_EQ(out.values.cols(), x.cols());
   for (int64_t m = 0; m < x.rows(); ++m) {
-    const float row_amax = out.quantized() ? amax.data<float>()[m] : 0.0f;
+    const float row_amax = !out.quantized() ? 0.0f
+                           : amax.empty()   ? AbsMaxOf(x, m)
+                                            : amax.data<float>()[m];
     if (x.dtype() == DType::kBF16) {
       QuantizeRow(x.row<BFloat16>(m), row_amax, out, m);
     } else {

@@ -31,6 +31,10 @@ class ReferenceBackend final : public Backend {
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y) override;
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                    const Tensor& row_offsets, Tensor y) override;
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackGated(const QuantizedWeight& gate,
+                                                             const QuantizedWeight& up) override;
+  void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                 const Tensor& row_offsets, Tensor hidden) override;
 
   // quantize_rows.cc
   void RowAbsMax(const Tensor& x, Tensor amax) override;
@@ -52,7 +56,6 @@ class ReferenceBackend final : public Backend {
                       std::span<const int32_t> kv_head_of, float scale, Tensor out) override;
 
   // feed_forward.cc
-  void SiluMul(const Tensor& gate_up, Tensor out) override;
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
   void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
                     Tensor row_of_slot, Tensor row_offsets) override;

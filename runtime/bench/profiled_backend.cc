@@ -49,6 +49,14 @@ void ProfiledBackend::GroupedGemm(const Activations& x,
       GroupedLinearWork(weights, HostInts(inner_, row_offsets));
 }
 
+void ProfiledBackend::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                                const Tensor& row_offsets, Tensor hidden) {
+  OpProfile& op = Time(row_offsets.empty() ? "gated linear" : "gated expert linear",
+                       [&] { inner_.GatedGemm(x, weights, row_offsets, hidden); });
+  op.work += row_offsets.empty() ? LinearWork(*weights[0], x.tokens())
+                                 : GroupedLinearWork(weights, HostInts(inner_, row_offsets));
+}
+
 void ProfiledBackend::RowAbsMax(const Tensor& x, Tensor amax) {
   Time("row maximum", [&] { inner_.RowAbsMax(x, amax); });
 }
@@ -92,10 +100,6 @@ void ProfiledBackend::PagedAttention(const Tensor& q, const PagedRows& rows, con
   const AttentionShape shape = AttentionShapeOf(cache, static_cast<int64_t>(kv_head_of.size()));
   Time("attention", [&] { inner_.PagedAttention(q, rows, cache, kv_head_of, scale, out); }).work +=
       AttentionWork(shape, HostInts(inner_, rows.positions), HostInts(inner_, rows.query_starts));
-}
-
-void ProfiledBackend::SiluMul(const Tensor& gate_up, Tensor out) {
-  Time("silu", [&] { inner_.SiluMul(gate_up, out); });
 }
 
 void ProfiledBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {

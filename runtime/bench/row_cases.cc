@@ -38,13 +38,10 @@ std::vector<int32_t> RandomExperts(const ModelConfig& config, int64_t tokens) {
 PreparedKernel PrepareQuantize(Backend& backend, int64_t tokens, int64_t width) {
   const auto data = std::make_shared<DeviceData>(backend);
   const Tensor x = data->Random(DType::kBF16, {tokens, width});
-  const Tensor amax = data->Zeros(DType::kF32, {tokens});
   const Activations out{.values = data->Zeros(DType::kI8, {tokens, width}),
                         .scales = data->Zeros(DType::kF32, {tokens})};
-  return {.work = {.bytes = Bytes({x, x, out.values})}, .run = [&backend, data, x, amax, out] {
-            backend.RowAbsMax(x, amax);
-            backend.QuantizeRows(x, amax, out);
-          }};
+  return {.work = {.bytes = Bytes({x, x, out.values})},
+          .run = [&backend, data, x, out] { backend.QuantizeRows(x, Tensor(), out); }};
 }
 
 PreparedKernel PrepareNorm(Backend& backend, int64_t tokens, int64_t width) {
@@ -66,14 +63,6 @@ PreparedKernel PrepareAdd(Backend& backend, int64_t tokens, int64_t width) {
   const Tensor residual = data->Zeros(DType::kF32, {tokens, width});
   return {.work = {.bytes = Bytes({delta, residual, residual})},
           .run = [&backend, data, delta, residual] { backend.AddRows(delta, residual); }};
-}
-
-PreparedKernel PrepareSilu(Backend& backend, int64_t tokens, int64_t width) {
-  const auto data = std::make_shared<DeviceData>(backend);
-  const Tensor gate_up = data->Random(DType::kF32, {tokens, 2 * width});
-  const Tensor out = data->Zeros(DType::kBF16, {tokens, width});
-  return {.work = {.bytes = Bytes({gate_up, out})},
-          .run = [&backend, data, gate_up, out] { backend.SiluMul(gate_up, out); }};
 }
 
 PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t tokens,
@@ -168,7 +157,6 @@ std::vector<KernelCase> RowCases(const KernelCaseOptions& options) {
     add("quantise", inner, [=](Backend& b) { return PrepareQuantize(b, t, inner); });
     add("norm", hidden, [=](Backend& b) { return PrepareNorm(b, t, hidden); });
     add("add", hidden, [=](Backend& b) { return PrepareAdd(b, t, hidden); });
-    add("silu", inner, [=](Backend& b) { return PrepareSilu(b, t, inner); });
     add("rope", config.head_dim, [=](Backend& b) { return PrepareRope(b, config, t, kv_dtype); });
     if (!config.is_moe()) continue;
     add("route", hidden, [=](Backend& b) { return PrepareRoute(b, config, t); });

@@ -61,7 +61,8 @@ class TransformerLoader {
         totals.buffer.View(DType::kI32, {config_.num_hidden_layers, plan_.experts.size()});
   }
 
-  absl::StatusOr<std::unique_ptr<PackedWeight>> Linear(const std::vector<Part>& parts, int64_t k) {
+  absl::StatusOr<std::vector<QuantizedWeight>> LoadParts(const std::vector<Part>& parts,
+                                                         int64_t k) {
     std::vector<QuantizedWeight> weights;
     for (const Part& part : parts) {
       absl::StatusOr<QuantizedWeight> weight =
@@ -69,7 +70,19 @@ class TransformerLoader {
       if (!weight.ok()) return weight.status();
       weights.push_back(*std::move(weight));
     }
-    return backend_.Prepack(weights);
+    return weights;
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Linear(const std::vector<Part>& parts, int64_t k) {
+    const absl::StatusOr<std::vector<QuantizedWeight>> weights = LoadParts(parts, k);
+    if (!weights.ok()) return weights.status();
+    return backend_.Prepack(*weights);
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Gated(const Part& gate, const Part& up, int64_t k) {
+    const absl::StatusOr<std::vector<QuantizedWeight>> weights = LoadParts({gate, up}, k);
+    if (!weights.ok()) return weights.status();
+    return backend_.PrepackGated(weights->front(), weights->back());
   }
 
   // A host tensor as the device holds it.
@@ -170,9 +183,9 @@ class TransformerLoader {
   absl::StatusOr<ExpertWeights> LoadExpert(const ExpertNames& names, Slice intermediate,
                                            Slice hidden) {
     absl::StatusOr<std::unique_ptr<PackedWeight>> gate_up =
-        Linear({{.name = names.gate, .n = config_.intermediate_size, .rows = intermediate},
-                {.name = names.up, .n = config_.intermediate_size, .rows = intermediate}},
-               config_.hidden_size);
+        Gated({.name = names.gate, .n = config_.intermediate_size, .rows = intermediate},
+              {.name = names.up, .n = config_.intermediate_size, .rows = intermediate},
+              config_.hidden_size);
     if (!gate_up.ok()) return gate_up.status();
     absl::StatusOr<std::unique_ptr<PackedWeight>> down =
         Linear({{.name = names.down, .n = config_.hidden_size, .rows = hidden}},

@@ -45,8 +45,8 @@ ExpertWeights MakeExpert(Backend& backend, Scheme scheme, int expert, Slice inte
   const QuantizedWeight gate = RandomWeight(format, kIntermediate, kHidden, 10 + expert);
   const QuantizedWeight up = RandomWeight(format, kIntermediate, kHidden, 20 + expert);
   const QuantizedWeight down = RandomWeight(format, kHidden, kIntermediate, 30 + expert);
-  return {.gate_up = Pack(backend, {gate.RowSlice(intermediate.begin, intermediate.end),
-                                    up.RowSlice(intermediate.begin, intermediate.end)}),
+  return {.gate_up = *backend.PrepackGated(gate.RowSlice(intermediate.begin, intermediate.end),
+                                           up.RowSlice(intermediate.begin, intermediate.end)),
           .down = Pack(backend, {down.RowSlice(hidden.begin, hidden.end)})};
 }
 
@@ -70,9 +70,7 @@ void RunBlock(FeedForward& block, Backend& backend, const TokenRows& rows, const
   Activations act = {.values = normed, .scales = Tensor()};
   if (block.quantized()) {
     act = exec.TakeActivations(normed.rows(), kHidden, true);
-    const Tensor amax = exec.Take(DType::kF32, {normed.rows()});
-    backend.RowAbsMax(normed, amax);
-    backend.QuantizeRows(normed, amax, act);
+    backend.QuantizeRows(normed, Tensor(), act);
   }
   block.Forward(exec, rows, {.values = normed, .activations = act}, residual);
 }

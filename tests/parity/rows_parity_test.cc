@@ -43,6 +43,9 @@ TEST_P(RowsParityTest, RowAbsMaxAndQuantizeRows) {
         ExpectSameActivations(tokens, width, [&](Backend& backend, const Activations& out) {
           backend.QuantizeRows(x.view, amax.view, out);
         });
+        ExpectSameActivations(tokens, width, [&](Backend& backend, const Activations& out) {
+          backend.QuantizeRows(x.view, Tensor(), out);
+        });
         ExpectSame(DType::kF32, {tokens, width}, [&](Backend& backend, const Tensor& y) {
           backend.QuantizeRows(x.view, amax.view, {.values = y});
         });
@@ -96,37 +99,6 @@ TEST_P(RowsParityTest, AddEmbedGatherMerge) {
   ExpectSame(DType::kF32, {30}, [&](Backend& backend, const Tensor& y) {
     backend.GatherRows(scales.view, index.view, y);
   });
-}
-
-TEST_P(RowsParityTest, SiluMul) {
-  for (const int64_t width : kWidths) {
-    for (const int64_t tokens : kTokens) {
-      SCOPED_TRACE(width);
-      const OwnedTensor gate_up = HostileRows(DType::kF32, tokens, 2 * width, 10);
-      ExpectSame(DType::kBF16, {tokens, width},
-                 [&](Backend& backend, const Tensor& y) { backend.SiluMul(gate_up.view, y); });
-      if (HasFailure()) return;
-    }
-  }
-}
-
-// The exponential over its whole range, its cut-offs and their neighbours.
-TEST_P(RowsParityTest, ExponentialInSilu) {
-  std::vector<float> values = {0.0f, -0.0f, 87.3f, -87.3f, 88.7f, -88.7f, kInf, -kInf, kNan, 1e30f};
-  for (const float edge : {87.3f, 88.7f, -87.3f, -88.7f}) {
-    values.push_back(std::nextafter(edge, kInf));
-    values.push_back(std::nextafter(edge, -kInf));
-  }
-  for (float x = -90.0f; x < 90.0f; x += 0.0173f) values.push_back(x);
-  const auto count = static_cast<int64_t>(values.size());
-  const OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {1, 2 * count});
-  for (int64_t i = 0; i < count; ++i) {
-    PutValue(gate_up.view, 0, i, values[static_cast<size_t>(i)]);
-    // An `up` that stretches the low bits of silu over bfloat16's few.
-    PutValue(gate_up.view, 0, count + i, 1.0f + static_cast<float>(i % 97) * 0x1p-9f);
-  }
-  ExpectSame(DType::kBF16, {1, count},
-             [&](Backend& backend, const Tensor& y) { backend.SiluMul(gate_up.view, y); });
 }
 
 TEST_P(RowsParityTest, RouteWithTiesAndNan) {

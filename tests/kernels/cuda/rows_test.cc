@@ -62,6 +62,15 @@ TEST_P(CudaRowsTest, RowAbsMaxAndQuantizeRows) {
       ExpectSame(d_codes, codes);
       ExpectSame(d_scales, scales);
 
+      const DeviceTensor d_own(RandomTensor(DType::kF32, {tokens}, 3));
+      const DeviceTensor d_own_codes(OwnedTensor::Host(DType::kI8, {tokens, slice.width + 16}));
+      cuda::QuantizeRows({.x = columns(d_x.view),
+                          .amax = Tensor(),
+                          .out = {.values = columns(d_own_codes.view), .scales = d_own.view}},
+                         nullptr);
+      ExpectSame(d_own_codes, codes);
+      ExpectSame(d_own, scales);
+
       reference().QuantizeRows(columns(x.view), Tensor(),
                                {.values = columns(widened.view), .scales = {}});
       cuda::QuantizeRows({.x = columns(d_x.view),
@@ -104,6 +113,22 @@ TEST_P(CudaRowsTest, RmsNorm) {
         {.values = columns(d_copy.view), .scales = {}});
     ExpectSame(d_copy, copy);
   });
+}
+
+// More than a block holds in registers.
+TEST_P(CudaRowsTest, QuantizeRowsThatAreLong) {
+  for (const int64_t width : {16448, 1025, 1100}) {
+    const OwnedTensor x = HostileRows(DType::kBF16, 3, width, 7);
+    const OwnedTensor codes = OwnedTensor::Host(DType::kI8, {3, width});
+    const OwnedTensor scales = OwnedTensor::Host(DType::kF32, {3});
+    const DeviceTensor d_x(x), d_codes(codes), d_scales(scales);
+    reference().QuantizeRows(x.view, Tensor(), {.values = codes.view, .scales = scales.view});
+    cuda::QuantizeRows(
+        {.x = d_x.view, .amax = Tensor(), .out = {.values = d_codes.view, .scales = d_scales.view}},
+        nullptr);
+    ExpectSame(d_codes, codes);
+    ExpectSame(d_scales, scales);
+  }
 }
 
 TEST_P(CudaRowsTest, RmsNormOfARowThatIsLongerThanABlock) {

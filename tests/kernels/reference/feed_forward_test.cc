@@ -1,4 +1,4 @@
-// ReferenceBackend's SiLU, router and expert sum against double.
+// ReferenceBackend's gated layer, router and expert sum against double.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -99,26 +99,45 @@ TEST(ReferenceRouteTest, ALogitFarBelowTheOthersHasWeightZero) {
   EXPECT_EQ(routed.weights.view.data<float>()[1], 0.0f);
 }
 
-TEST(ReferenceSiluMulTest, FollowsDouble) {
-  const OwnedTensor gate_up = RandomTensor(DType::kF32, {6, 70}, 5, 3.0);
-  const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {6, 35});
-  ReferenceBackend().SiluMul(gate_up.view, out.view);
+QuantizedWeight Unquantized(const Tensor& rows) {
+  return {.format = {.scheme = Scheme::kNone}, .n = rows.rows(), .k = rows.cols(), .codes = rows};
+}
+
+TEST(ReferenceGatedGemmTest, FollowsDouble) {
+  const OwnedTensor x = RandomTensor(DType::kF32, {6, 24}, 5);
+  const OwnedTensor gate = RandomTensor(DType::kF32, {35, 24}, 6);
+  const OwnedTensor up = RandomTensor(DType::kF32, {35, 24}, 7);
+  const OwnedTensor hidden = OwnedTensor::Host(DType::kBF16, {6, 35});
+  ReferenceBackend backend;
+  const auto packed = backend.PrepackGated(Unquantized(gate.view), Unquantized(up.view));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  const PackedWeight* const weight = packed->get();
+  backend.GatedGemm({.values = x.view, .scales = {}}, {&weight, 1}, Tensor(), hidden.view);
+  const auto dot = [&](const Tensor& w, int64_t m, int64_t n) {
+    double sum = 0.0;
+    for (int64_t k = 0; k < 24; ++k) sum += ElementAt(x.view, m, k) * ElementAt(w, n, k);
+    return sum;
+  };
   for (int64_t m = 0; m < 6; ++m) {
     for (int64_t i = 0; i < 35; ++i) {
-      const double gate = ElementAt(gate_up.view, m, i);
-      const double expected = gate / (1.0 + std::exp(-gate)) * ElementAt(gate_up.view, m, 35 + i);
-      EXPECT_NEAR(ElementAt(out.view, m, i), expected, std::fabs(expected) * 0x1.01p-8);
+      const double g = dot(gate.view, m, i);
+      const double expected = g / (1.0 + std::exp(-g)) * dot(up.view, m, i);
+      EXPECT_NEAR(ElementAt(hidden.view, m, i), expected, std::fabs(expected) * 0x1.01p-8 + 1e-5);
     }
   }
 }
 
-TEST(ReferenceSiluMulTest, FarNegativeGatesGiveZeroNotNan) {
-  OwnedTensor gate_up = OwnedTensor::Host(DType::kF32, {1, 2});
-  gate_up.view.data<float>()[0] = -1e30f;
-  gate_up.view.data<float>()[1] = 5.0f;
-  const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {1, 1});
-  ReferenceBackend().SiluMul(gate_up.view, out.view);
-  EXPECT_EQ(ElementAt(out.view, 0, 0), 0.0);
+TEST(ReferenceGatedGemmTest, FarNegativeGatesGiveZeroNotNan) {
+  OwnedTensor one = OwnedTensor::Host(DType::kF32, {1, 1});
+  OwnedTensor gate = OwnedTensor::Host(DType::kF32, {1, 1});
+  one.view.data<float>()[0] = 1.0f;
+  gate.view.data<float>()[0] = -1e30f;
+  const OwnedTensor hidden = RandomTensor(DType::kBF16, {1, 1}, 8);
+  ReferenceBackend backend;
+  const auto packed = backend.PrepackGated(Unquantized(gate.view), Unquantized(one.view));
+  const PackedWeight* const weight = packed->get();
+  backend.GatedGemm({.values = one.view, .scales = {}}, {&weight, 1}, Tensor(), hidden.view);
+  EXPECT_EQ(ElementAt(hidden.view, 0, 0), 0.0);
 }
 
 TEST(ReferenceSortTest, OrdersSlotsByExpertThenToken) {

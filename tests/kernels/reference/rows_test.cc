@@ -54,6 +54,10 @@ TEST_F(ReferenceRowsTest, CodesStayWithinHalfAStepOfTheRow) {
     backend_.RowAbsMax(x.view, amax.view);
     const OwnedActivations out = Int8Rows(9, 333);
     backend_.QuantizeRows(x.view, amax.view, out.view());
+    const OwnedActivations own = Int8Rows(9, 333);
+    backend_.QuantizeRows(x.view, Tensor(), own.view());
+    EXPECT_TRUE(BitwiseEqual(own.values.view, out.values.view));
+    EXPECT_TRUE(BitwiseEqual(own.scales.view, out.scales.view));
     for (int64_t m = 0; m < 9; ++m) {
       double max = 0.0;
       for (int64_t k = 0; k < 333; ++k) max = std::max(max, std::fabs(ElementAt(x.view, m, k)));
