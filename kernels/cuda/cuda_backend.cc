@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_backend_class.h"
+#include "kernels/cuda/routing.h"
 
 namespace intermix {
 namespace cuda {
@@ -13,7 +14,8 @@ CudaBackend::CudaBackend(std::unique_ptr<CudaContext> context)
     : context_(std::move(context)),
       staging_(*context_),
       linear_(*context_, staging_),
-      attention_scratch_(*context_) {}
+      attention_scratch_(*context_),
+      route_scratch_(context_->Allocate(kRouteScratch * sizeof(int32_t))) {}
 
 CudaBackend::~CudaBackend() { Synchronize(); }
 

@@ -79,6 +79,7 @@ class CudaBackend final : public Backend {
   PinnedStaging staging_;
   CudaLinear linear_;
   Scratch attention_scratch_;
+  Buffer route_scratch_;
   const char* last_op_ = "start";
   Tensor last_tensor_;
 };

@@ -118,7 +118,12 @@ void CudaBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const K
 
 void CudaBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {
   Begin("Route", x, gate, experts, weights);
-  cuda::Route({.x = x, .gate = gate, .experts = experts, .weights = weights}, stream());
+  cuda::Route({.x = x,
+               .gate = gate,
+               .experts = experts,
+               .weights = weights,
+               .scratch = route_scratch_.View(DType::kI32, {cuda::kRouteScratch})},
+              stream());
 }
 
 void CudaBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,

@@ -263,6 +263,96 @@ __global__ void RouteKernel(RouteParams p) {
   }
 }
 
+// The router of few tokens, whose time is that of reaching memory: one block for each expert
+// (blockIdx.x) and token (blockIdx.y) copies both rows at once, in parts that arrive one after the
+// other; the block that comes last chooses the token's experts.
+constexpr int kSpreadThreads = 128;
+constexpr int kSpreadParts = 4;
+constexpr int64_t kSpreadMaxHidden = 12032;  // two rows fit the 99 KB that sm_86 has
+
+// Floats of a row in shared memory: whole parts of whole 16-lane steps.
+int32_t SpreadPitch(int64_t hidden) {
+  constexpr int32_t kUnit = 16 * kSpreadParts;
+  return (static_cast<int32_t>(hidden) + kUnit - 1) / kUnit * kUnit;
+}
+
+//   counters  [tokens] zeros before and after
+//   logits    [tokens][num_experts]
+template <bool kWide>
+__global__ void RouteSpreadKernel(RouteParams p, int32_t pitch, int32_t* counters, float* logits) {
+  const int32_t part = pitch / kSpreadParts;
+  auto* rows = reinterpret_cast<float*>(shared_memory());  // [2][pitch]: the token's, the expert's
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const auto expert = static_cast<int32_t>(blockIdx.x);
+  const int64_t token = blockIdx.y;
+  const float* const from[2] = {p.x + token * p.x_stride, p.gate + expert * p.gate_stride};
+#pragma unroll 1
+  for (int32_t first = 0; first < pitch; first += part) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      for (int32_t k = first + thread * 4; k < first + part; k += kSpreadThreads * 4) {
+        float* piece = rows + row * pitch + k;
+        if constexpr (kWide) {
+          cp_async_16(piece, from[row] + (k < p.hidden ? k : 0), k < p.hidden);
+        } else {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) piece[j] = k + j < p.hidden ? from[row][k + j] : 0.0f;
+        }
+      }
+    }
+    cp_async_commit();
+  }
+  float sum = 0.0f;
+  const auto add_part = [&](int32_t index) {
+    sync_block();
+    if (thread >= kWarp) return;
+    const float* x = rows + index * part + thread % 16;
+#pragma unroll 8
+    for (int32_t k = 0; k < part; k += 16) sum = fma_rn(x[k], x[pitch + k], sum);
+  };
+  cp_async_wait<3>();
+  add_part(0);
+  cp_async_wait<2>();
+  add_part(1);
+  cp_async_wait<1>();
+  add_part(2);
+  cp_async_wait<0>();
+  add_part(3);
+  float* all = rows + 2 * pitch;  // [num_experts], then [top_k]
+  auto* arrived = reinterpret_cast<int32_t*>(all + p.num_experts + p.top_k);
+  if (thread < kWarp) {
+    const float logit = sum_lanes(sum);
+    if (thread == 0) {
+      logits[token * p.num_experts + expert] = logit;
+      fence_device();
+      *arrived = atom_add_s32(counters + token, 1) + 1;
+    }
+  }
+  sync_block();
+  if (*arrived < p.num_experts || thread >= kWarp) return;
+  fence_device();
+  const auto* bits = reinterpret_cast<const int32_t*>(logits + token * p.num_experts);
+  for (int32_t e = thread; e < p.num_experts; e += kWarp) {
+    all[e] = float_of_bits(static_cast<uint32_t>(ld_l2_s32(bits + e)));
+  }
+  if (thread == 0) counters[token] = 0;
+  sync_warp();
+  choose_experts(p, token, all, all + p.num_experts);
+}
+
+void LaunchRouteSpread(const RouteParams& p, bool wide, const Tensor& scratch,
+                       cudaStream_t stream) {
+  auto* counters = scratch.data<int32_t>();
+  const int32_t pitch = SpreadPitch(p.hidden);
+  const int64_t floats = 2 * pitch + p.num_experts + p.top_k + 1;
+  Launch("Route", wide ? RouteSpreadKernel<true> : RouteSpreadKernel<false>,
+         {.grid = dim3(static_cast<unsigned>(p.num_experts), static_cast<unsigned>(p.tokens)),
+          .block = dim3(kSpreadThreads),
+          .shared_bytes = static_cast<size_t>(floats) * sizeof(float),
+          .stream = stream},
+         p, pitch, counters, reinterpret_cast<float*>(counters + kRouteScratch / 2));
+}
+
 template <typename Tile>
 void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
   const size_t logits = Tile::kTokens * static_cast<size_t>(p.num_experts + p.top_k);
@@ -414,7 +504,11 @@ void Route(const RouteArgs& args, cudaStream_t stream) {
                               .num_experts = static_cast<int32_t>(args.gate.rows()),
                               .top_k = static_cast<int32_t>(args.experts.cols())};
   // Few tokens are spread over the multiprocessors; many share what they read of the gate.
-  if (params.tokens > 512 && params.num_experts + params.top_k <= 64) {
+  const bool spread = !args.scratch.empty() && params.hidden <= kSpreadMaxHidden &&
+                      params.tokens * params.num_experts <= kRouteScratch / 2;
+  if (spread) {
+    LaunchRouteSpread(params, wide, args.scratch, stream);
+  } else if (params.tokens > 512 && params.num_experts + params.top_k <= 64) {
     LaunchRoute<RouteManyTokens>(params, wide, stream);
   } else if (params.tokens > 128) {
     LaunchRoute<RouteFewTokens>(params, wide, stream);

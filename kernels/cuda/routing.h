@@ -12,11 +12,15 @@ namespace intermix::cuda {
 // The most experts that one router or one sort can have.
 inline constexpr int64_t kMaxExperts = 512;
 
+// What a router of few tokens keeps between its blocks: numbers of 4 bytes.
+inline constexpr int64_t kRouteScratch = 2048;
+
 struct RouteArgs {
   Tensor x;        // [tokens, hidden] float32
   Tensor gate;     // [experts, hidden] float32
   Tensor experts;  // [tokens, top_k] int32
   Tensor weights;  // [tokens, top_k] float32
+  Tensor scratch;  // [kRouteScratch] int32, its first half zero before and after; may be empty
 };
 void Route(const RouteArgs& args, cudaStream_t stream);
 

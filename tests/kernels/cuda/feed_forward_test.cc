@@ -38,6 +38,20 @@ class CudaFeedForwardTest : public CudaOpsTest {
         nullptr);
     ExpectSame(d_experts, experts);
     ExpectSame(d_weights, weights);
+    const OwnedTensor zeros = OwnedTensor::Host(DType::kI32, {cuda::kRouteScratch});
+    const DeviceTensor scratch(zeros);
+    for (int time = 0; time < 2; ++time) {  // it is left as it was found
+      const DeviceTensor spread_experts(RandomInts({x.rows(), top_k}, -9, -5, 1));
+      const DeviceTensor spread_weights(OwnedTensor::Host(DType::kF32, {x.rows(), top_k}));
+      cuda::Route({.x = d_x.view,
+                   .gate = d_gate.view,
+                   .experts = spread_experts.view,
+                   .weights = spread_weights.view,
+                   .scratch = scratch.view},
+                  nullptr);
+      ExpectSame(spread_experts, experts);
+      ExpectSame(spread_weights, weights);
+    }
   }
 
   void ExpectSameSort(const Tensor& experts, int32_t first_expert, int64_t num_experts) {
@@ -163,7 +177,8 @@ TEST_P(CudaFeedForwardTest, RouteOfTokensThatShareABlock) {
 
 // Rows that are longer than what a block holds of them at once.
 TEST_P(CudaFeedForwardTest, RouteOfLongRows) {
-  for (const auto& [tokens, hidden] : {std::pair{1, 2564}, {2, 2561}, {131, 1796}, {513, 644}}) {
+  for (const auto& [tokens, hidden] :
+       {std::pair{1, 2564}, {2, 2561}, {131, 1796}, {513, 644}, {3, 12100}}) {
     SCOPED_TRACE(std::to_string(tokens) + " tokens of " + std::to_string(hidden));
     const OwnedTensor x = RandomTensor(DType::kF32, {tokens, hidden}, 10);
     const OwnedTensor gate = RandomTensor(DType::kF32, {tokens == 1 ? 19 : 8, hidden}, 11);
