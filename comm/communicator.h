@@ -33,6 +33,21 @@ class Communicator {
   virtual void AllToAll(const void* in, std::span<const int64_t> send_bytes, void* out,
                         std::span<const int64_t> recv_bytes) = 0;
 
+  // AllToAll in two parts, so that the device may work between them. It begins once the device's
+  // work so far is done; `in` and `out` are its own until it was waited for. Several may be under
+  // way, and run in the order in which they were started. Until all were waited for, no other
+  // collective of the job's groups for the device's memory may be called, so that all ranks run
+  // them in one order. Returns what to give to WaitForAllToAll.
+  virtual int64_t StartAllToAll(const void* in, std::span<const int64_t> send_bytes, void* out,
+                                std::span<const int64_t> recv_bytes) {
+    AllToAll(in, send_bytes, out, recv_bytes);
+    return 0;
+  }
+  // What the device is given from now on comes after that exchange and those started before it.
+  virtual void WaitForAllToAll(int64_t) {}
+  // Whether the device can work while an exchange is under way; the same on all ranks.
+  virtual bool overlaps() const { return false; }
+
   // Element-wise maximum over the ranks, in place. No element may be NaN.
   virtual void AllReduceMax(float* data, int64_t count) = 0;
 

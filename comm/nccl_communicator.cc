@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "comm/nccl_library.h"
+#include "comm/nccl_second_stream.h"
 #include "kernels/core/check.h"
 
 namespace intermix {
@@ -21,12 +22,13 @@ struct Shared {
   cudaStream_t stream = nullptr;
   Watchdog* watchdog = nullptr;
   int rank = 0;  // in the job, for messages
+  std::unique_ptr<NcclSecondStream> second;
 };
 
 class NcclCommunicator final : public Communicator {
  public:
   // `comm` is null in a group of one, which needs no NCCL.
-  NcclCommunicator(std::shared_ptr<const Shared> shared, ncclComm_t comm,
+  NcclCommunicator(std::shared_ptr<Shared> shared, ncclComm_t comm,
                    std::unique_ptr<Communicator> control)
       : shared_(std::move(shared)),
         comm_(comm),
@@ -69,25 +71,16 @@ class NcclCommunicator final : public Communicator {
 
   void AllToAll(const void* in, std::span<const int64_t> send_bytes, void* out,
                 std::span<const int64_t> recv_bytes) override {
-    CHECK_EQ(static_cast<int>(send_bytes.size()), size_);
-    CHECK_EQ(send_bytes[rank_], recv_bytes[rank_]);
-    const char* from = static_cast<const char*>(in);
-    char* to = static_cast<char*>(out);
-    if (size_ > 1) Check(nccl().GroupStart(), "all-to-all", 0);
-    for (int r = 0; r < size_; ++r) {
-      const size_t send = static_cast<size_t>(send_bytes[r]);
-      const size_t recv = static_cast<size_t>(recv_bytes[r]);
-      if (r == rank_) {
-        Copy(to, from, recv);
-      } else {
-        if (send > 0) Check(nccl().Send(from, send, ncclInt8, r, comm_, stream()), "send", send);
-        if (recv > 0) Check(nccl().Recv(to, recv, ncclInt8, r, comm_, stream()), "recv", recv);
-      }
-      from += send;
-      to += recv;
-    }
-    if (size_ > 1) Check(nccl().GroupEnd(), "all-to-all", 0);
+    Exchange(in, send_bytes, out, recv_bytes, stream());
   }
+
+  int64_t StartAllToAll(const void* in, std::span<const int64_t> send_bytes, void* out,
+                        std::span<const int64_t> recv_bytes) override {
+    Exchange(in, send_bytes, out, recv_bytes, shared_->second->Begin());
+    return shared_->second->End();
+  }
+  void WaitForAllToAll(int64_t exchange) override { shared_->second->WaitFor(exchange); }
+  bool overlaps() const override { return size_ > 1; }
 
   void AllReduceMax(float* data, int64_t count) override {
     AllReduce(data, count, ncclFloat32, ncclMax, "all-reduce max");
@@ -118,16 +111,43 @@ class NcclCommunicator final : public Communicator {
 
  private:
   const NcclLibrary& nccl() const { return shared_->nccl; }
-  cudaStream_t stream() const { return shared_->stream; }
+  // The stream of the device's work, where no exchange is under way.
+  cudaStream_t stream() const {
+    CHECK(!shared_->second->busy()) << "a collective was called before StartAllToAll's was waited "
+                                       "for";
+    return shared_->stream;
+  }
 
-  void Copy(void* to, const void* from, size_t bytes) {
+  void Copy(void* to, const void* from, size_t bytes, cudaStream_t stream) {
     if (bytes == 0) return;
-    CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "copy");
+    CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "copy");
+  }
+
+  void Exchange(const void* in, std::span<const int64_t> send_bytes, void* out,
+                std::span<const int64_t> recv_bytes, cudaStream_t stream) {
+    CHECK_EQ(static_cast<int>(send_bytes.size()), size_);
+    CHECK_EQ(send_bytes[rank_], recv_bytes[rank_]);
+    const char* from = static_cast<const char*>(in);
+    char* to = static_cast<char*>(out);
+    if (size_ > 1) Check(nccl().GroupStart(), "all-to-all", 0);
+    for (int r = 0; r < size_; ++r) {
+      const size_t send = static_cast<size_t>(send_bytes[r]);
+      const size_t recv = static_cast<size_t>(recv_bytes[r]);
+      if (r == rank_) {
+        Copy(to, from, recv, stream);
+      } else {
+        if (send > 0) Check(nccl().Send(from, send, ncclInt8, r, comm_, stream), "send", send);
+        if (recv > 0) Check(nccl().Recv(to, recv, ncclInt8, r, comm_, stream), "recv", recv);
+      }
+      from += send;
+      to += recv;
+    }
+    if (size_ > 1) Check(nccl().GroupEnd(), "all-to-all", 0);
   }
 
   void AllGatherEqual(const void* in, void* out, size_t bytes) {
     if (bytes == 0) return;
-    if (size_ == 1) return Copy(out, in, bytes);
+    if (size_ == 1) return Copy(out, in, bytes, stream());
     Check(nccl().AllGather(in, out, bytes, ncclInt8, comm_, stream()), "all-gather", bytes);
   }
 
@@ -158,7 +178,7 @@ class NcclCommunicator final : public Communicator {
                         nccl().GetLastError(comm_));
   }
 
-  std::shared_ptr<const Shared> shared_;
+  std::shared_ptr<Shared> shared_;
   ncclComm_t comm_;
   std::unique_ptr<Communicator> control_;
   int rank_;
@@ -185,6 +205,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclCommunicator(
   shared->stream = static_cast<cudaStream_t>(options.stream);
   shared->watchdog = &options.watchdog;
   shared->rank = control->rank();
+  shared->second = std::make_unique<NcclSecondStream>(shared->stream, shared->rank);
   ncclComm_t comm = nullptr;
   if (control->size() > 1) {
     const absl::StatusOr<NcclLibrary> nccl = OpenNccl();

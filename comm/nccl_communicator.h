@@ -1,5 +1,11 @@
 // NcclCommunicator: ranks exchange the memory of NVIDIA GPUs, one GPU each. Collectives are ordered
-// on the backend's stream and return when they are enqueued; Barrier and Split wait.
+// on the backend's stream and return when they are enqueued; Barrier and Split wait. Exchanges that
+// were started (StartAllToAll) run on a second stream.
+//
+// One NCCL communicator serves both streams. Two at work at once could each hold the SMs that the
+// other waits for, on different ranks, unless all ranks start them in one order. Here events put
+// every collective behind the one before it, whichever stream it is on, and a CHECK refuses one
+// that would be on the first stream while exchanges are under way on the second.
 //
 // NCCL is opened at run time (libnccl.so.2). NVLink multicast stays off unless NCCL_NVLS_ENABLE is
 // set. A watchdog hears of NCCL's errors, and makes it let go when a peer is gone.

@@ -1,7 +1,9 @@
 // ParallelGroups: one rank's communicators under a layout.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "comm/communicator.h"
@@ -17,6 +19,10 @@ struct ParallelGroups {
   std::unique_ptr<Communicator> tp;     // shares this rank's sequences
   std::unique_ptr<Communicator> dp;     // the same tp_rank of every dp group
   std::unique_ptr<Communicator> etp;    // shares this rank's experts
+
+  // From how many tokens per rank on a prefill's tokens travel to their experts in halves, one
+  // while the other is worked on; none: where that is faster. The same on all ranks.
+  std::optional<int64_t> overlap_tokens;
 
   int rank() const { return control->rank(); }
 };

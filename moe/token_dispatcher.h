@@ -6,7 +6,10 @@
 // tokens. Engine thread only; one step at a time.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "comm/execution.h"
@@ -24,8 +27,12 @@ struct ExpertInput {
   Tensor row_offsets;  // [local experts + 1] int32: where each expert's rows begin
 };
 
-// Where the results of the tokens given to Dispatch are.
+// The experts' results of such rows: [n, hidden / etp] bfloat16, in the same order.
+using ExpertWork = std::function<Tensor(const ExpertInput& input)>;
+
+// Where the results of some of the tokens are.
 struct ExpertResults {
+  Slice tokens;
   Tensor rows;    // [*, hidden] bfloat16
   Tensor row_of;  // [tokens, top_k] int32; empty: slot (t, k) is row t * top_k + k
 };
@@ -34,15 +41,14 @@ class TokenDispatcher {
  public:
   virtual ~TokenDispatcher() = default;
 
+  // Brings the tokens to their experts, and the results back, of all tokens in ascending order.
+  // Calls `work` once, or once for each part of the tokens where that saves time.
   //   rows     where the step's tokens are
   //   tokens   [rows.mine.size(), hidden]
   //   routing  of the same tokens
-  virtual ExpertInput Dispatch(const Execution& exec, const TokenRows& rows,
-                               const Activations& tokens, const Routing& routing) = 0;
-
-  // Ends what the last Dispatch began.
-  //   output  [n, hidden / etp] bfloat16, in the order of ExpertInput::rows
-  virtual ExpertResults Combine(const Execution& exec, const Tensor& output) = 0;
+  virtual std::vector<ExpertResults> Run(const Execution& exec, const TokenRows& rows,
+                                         const Activations& tokens, const Routing& routing,
+                                         const ExpertWork& work) = 0;
 };
 
 // One rank holds everything: only sorts.
@@ -50,8 +56,12 @@ std::unique_ptr<TokenDispatcher> MakeLocalDispatcher(const ExpertPlacement& plac
 
 // Prefill: each rank brings tokens that no other rank has (a shard); rows go by all-to-all to the
 // ranks that need them and come back the same way. Exact counts.
+// From `overlap_tokens` per rank on, in the mean over the ranks, each rank's tokens go in two
+// halves, so that one half travels while the experts work on the other. Not where etp > 1: there
+// the experts' own collectives would have to run meanwhile.
 std::unique_ptr<TokenDispatcher> MakeAllToAllDispatcher(const ExpertPlacement& placement,
-                                                        Communicator& world);
+                                                        Communicator& world,
+                                                        int64_t overlap_tokens);
 
 // Decode: the ranks of a dp group bring the same tokens, so only results travel (with dp > 1 the
 // groups' tokens are gathered first). No shape depends on the routing, and nothing is read back to

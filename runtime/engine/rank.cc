@@ -176,6 +176,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
         ConnectDevices(*parts.backend, *parts.watchdog, *world);
     if (!devices.ok()) return devices.status();
     parts.groups = MakeParallelGroups(opened->layout, std::move(world), *std::move(devices));
+    parts.groups.overlap_tokens = options.overlap_tokens;
   }
   parts.description = absl::StrCat(config.architecture, ", ", opened->checkpoint->description());
   parts.max_context = opened->max_context;

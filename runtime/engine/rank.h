@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,8 @@ struct RankOptions {
   // How tokens reach their experts: automatic by batch size, or forced (tests, measurements).
   enum class Dispatch : uint8_t { kAuto, kAllToAll, kReplicated };
   Dispatch dispatch = Dispatch::kAuto;
+  // See ParallelGroups (tests, measurements).
+  std::optional<int64_t> overlap_tokens;
   bool cuda_graphs = true;  // launch the kernels of a decode step at once
   // Called on this rank after each layer is loaded, with bytes of its weights; may be empty.
   std::function<void(int64_t done, int64_t total)> load_progress;

@@ -61,6 +61,65 @@ TEST_F(NcclCommunicatorTest, LeavesNvlinkMulticastOffUnlessAsked) {
   EXPECT_STREQ(getenv("NCCL_NVLS_ENABLE"), "1");
 }
 
+// An exchange of two words between two ranks, started behind work on its input; then work on its
+// output, and on words that are none of its own. Whether the device waits in between is `wait`.
+void WorkBesideAnExchange(std::unique_ptr<Communicator> control, bool wait) {
+  Gpu gpu(std::move(control));
+  Backend& backend = *gpu.backend;
+  const Buffer memory = backend.Allocate(4096);
+  const auto words = [&](int i) {
+    return memory.View(DType::kF32, {2, 1}, 256 * static_cast<size_t>(i));
+  };
+  const Buffer index = backend.Allocate(8);  // zeros: both rows are row 0
+  const Tensor twice_first = index.View(DType::kI32, {2});
+  const std::vector<float> mine = {10.0f + static_cast<float>(gpu.comm->rank()), -1.0f};
+  backend.CopyToDevice(mine.data(), words(0));
+  backend.GatherRows(words(0), twice_first, words(1));
+  const std::vector<int64_t> bytes = {4, 4};
+  const int64_t exchange = gpu.comm->StartAllToAll(words(1).raw(), bytes, words(2).raw(), bytes);
+  backend.GatherRows(words(0), twice_first, words(3));
+  if (wait) gpu.comm->WaitForAllToAll(exchange);
+  backend.GatherRows(words(2), twice_first, words(4));
+  gpu.comm->WaitForAllToAll(exchange);
+  std::vector<float> exchanged(2);
+  backend.CopyToHost(words(2), exchanged.data());
+  EXPECT_EQ(exchanged, (std::vector<float>{10.0f, 11.0f}));
+  backend.CopyToHost(words(4), exchanged.data());
+  EXPECT_TRUE(!wait || exchanged == (std::vector<float>{10.0f, 10.0f}));
+}
+
+TEST_F(NcclCommunicatorTest, AStartedExchangeRunsBesideOtherWork) {
+  for (const emu::Order order : {emu::Order::kForward, emu::Order::kSeeded}) {
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+      emu::SetOptions({.seed = seed, .order = order, .devices = 2});
+      RunRanks(2,
+               [](std::unique_ptr<Communicator> c) { WorkBesideAnExchange(std::move(c), true); });
+    }
+  }
+}
+
+TEST_F(NcclCommunicatorTest, AMissingWaitIsSeen) {
+  emu::SetOptions({.devices = 2});
+  emu::Report report;
+  RunRanks(2, [](std::unique_ptr<Communicator> c) { WorkBesideAnExchange(std::move(c), false); });
+  EXPECT_TRUE(report.Has(emu::Violation::kGlobalRace)) << report.ToString();
+}
+
+void CallBesideAnExchange() {
+  RunRanks(2, [](std::unique_ptr<Communicator> control) {
+    Gpu gpu(std::move(control));
+    const Buffer data = gpu.backend->Allocate(64);
+    const std::vector<int64_t> bytes = {4, 4};
+    gpu.comm->StartAllToAll(data.data(), bytes, static_cast<char*>(data.data()) + 32, bytes);
+    gpu.comm->Merge(data.data(), 1);
+  });
+}
+
+TEST_F(NcclCommunicatorDeathTest, ACollectiveBesideAnExchangeIsRefused) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(CallBesideAnExchange(), "before StartAllToAll's was waited for");
+}
+
 // The watchdog ends the process meanwhile; if it does not, the test goes on and fails.
 void WaitForTheEnd() { std::promise<void>().get_future().wait_for(std::chrono::seconds(60)); }
 

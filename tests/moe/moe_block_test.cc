@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_backend.h"
@@ -76,11 +77,13 @@ void RunBlock(FeedForward& block, Backend& backend, const TokenRows& rows, const
 }
 
 // The residual after the block on `layout`; each rank's rows are put where they belong.
-OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPlacement placement) {
+OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPlacement placement,
+                   std::optional<int64_t> overlap_tokens = std::nullopt) {
   StepTensors step = MakeStep(problem.total());
   std::atomic<int64_t> worked = 0;  // rows of all experts, counted on each of their etp ranks
   RunRanks(layout.world, [&](std::unique_ptr<Communicator> world) {
-    const ParallelGroups groups = MakeParallelGroups(layout, std::move(world));
+    ParallelGroups groups = MakeParallelGroups(layout, std::move(world));
+    groups.overlap_tokens = overlap_tokens;
     const int rank = groups.rank();
     const ExpertPlacement experts = {.num_experts = kExperts, .layout = layout};
     Dispatchers dispatchers = MakeDispatchers(experts, groups);
@@ -141,6 +144,9 @@ TEST_P(MoeBlockTest, EveryLayoutGivesTheSameBits) {
           EXPECT_TRUE(BitwiseEqual(actual.view, expected.view))
               << layout.ToString() << (placement == TokenPlacement::kSharded ? " sharded" : "");
         }
+        const OwnedTensor in_halves = RunMoe(problem, layout, TokenPlacement::kSharded, 0);
+        EXPECT_TRUE(BitwiseEqual(in_halves.view, expected.view))
+            << layout.ToString() << " sharded, in halves";
       }
     }
   }

@@ -41,22 +41,53 @@ void CheckAllGather(Communicator& world) {
   EXPECT_EQ(all, expected);
 }
 
-// Rank f sends (f + 2 * t) % 5 words to rank t: some pairs exchange nothing.
-void CheckAllToAll(Communicator& world) {
-  const auto words = [](int from, int to) { return (from + 2 * to) % 5; };
+// What one rank sends and expects. In round n, rank f sends (f + 2 * t + n) % 5 words to rank t:
+// some pairs exchange nothing.
+struct Exchange {
+  Exchange(int me, int size, int round) {
+    const auto words = [round](int from, int to) { return (from + 2 * to + round) % 5; };
+    for (int r = 0; r < size; ++r) {
+      send_bytes.push_back(words(me, r) * kWord);
+      recv_bytes.push_back(words(r, me) * kWord);
+      for (int i = 0; i < words(me, r); ++i) sent.push_back(Mark(me, r, 100 * round + i));
+      for (int i = 0; i < words(r, me); ++i) expected.push_back(Mark(r, me, 100 * round + i));
+    }
+    received.resize(expected.size());
+  }
+
   std::vector<int64_t> send_bytes;
   std::vector<int64_t> recv_bytes;
   std::vector<int32_t> sent;
   std::vector<int32_t> expected;
-  for (int r = 0; r < world.size(); ++r) {
-    send_bytes.push_back(words(world.rank(), r) * kWord);
-    recv_bytes.push_back(words(r, world.rank()) * kWord);
-    for (int i = 0; i < words(world.rank(), r); ++i) sent.push_back(Mark(world.rank(), r, i));
-    for (int i = 0; i < words(r, world.rank()); ++i) expected.push_back(Mark(r, world.rank(), i));
+  std::vector<int32_t> received;
+};
+
+void CheckAllToAll(Communicator& world) {
+  Exchange e(world.rank(), world.size(), 0);
+  world.AllToAll(e.sent.data(), e.send_bytes, e.received.data(), e.recv_bytes);
+  EXPECT_EQ(e.received, e.expected);
+}
+
+// Several under way at once, waited for one by one and all at a time; more than once, as their
+// number is bounded.
+void CheckStartedAllToAll(Communicator& world) {
+  for (int turn = 0; turn < 4; ++turn) {
+    std::vector<Exchange> exchanges;
+    for (int round = 0; round < 3; ++round) {
+      exchanges.emplace_back(world.rank(), world.size(), round);
+    }
+    std::vector<int64_t> started;
+    for (Exchange& e : exchanges) {
+      started.push_back(
+          world.StartAllToAll(e.sent.data(), e.send_bytes, e.received.data(), e.recv_bytes));
+    }
+    if (turn % 2 == 0) {
+      world.WaitForAllToAll(started[0]);
+      EXPECT_EQ(exchanges[0].received, exchanges[0].expected);
+    }
+    world.WaitForAllToAll(started[2]);
+    for (const Exchange& e : exchanges) EXPECT_EQ(e.received, e.expected);
   }
-  std::vector<int32_t> received(expected.size());
-  world.AllToAll(sent.data(), send_bytes, received.data(), recv_bytes);
-  EXPECT_EQ(received, expected);
 }
 
 void CheckAllReduceMax(Communicator& world) {
@@ -102,6 +133,7 @@ void CheckCollectives(Communicator& world) {
   CheckBroadcast(world);
   CheckAllGather(world);
   CheckAllToAll(world);
+  CheckStartedAllToAll(world);
   CheckAllReduceMax(world);
   CheckMerge(world);
   CheckSplit(world);

@@ -2,9 +2,11 @@
 // communicator_checks.h fit it. Each call copies to the device, does it there, and copies back.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <numeric>
 #include <utility>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "kernels/backend.h"
@@ -33,6 +35,30 @@ class OnDevice final : public Communicator {
     Move(in, Sum(send_bytes), out, Sum(recv_bytes),
          [&](const void* from, void* to) { inner_->AllToAll(from, send_bytes, to, recv_bytes); });
   }
+  int64_t StartAllToAll(const void* in, std::span<const int64_t> send_bytes, void* out,
+                        std::span<const int64_t> recv_bytes) override {
+    const int64_t in_bytes = Sum(send_bytes);
+    const int64_t out_bytes = Sum(recv_bytes);
+    Started started = {.in = backend_.Allocate(static_cast<size_t>(in_bytes)),
+                       .out = backend_.Allocate(static_cast<size_t>(out_bytes)),
+                       .host = out};
+    backend_.CopyToDevice(in, started.in.View(DType::kU8, {in_bytes}));
+    const int64_t exchange =
+        inner_->StartAllToAll(started.in.data(), send_bytes, started.out.data(), recv_bytes);
+    started_[exchange].push_back(std::move(started));
+    return exchange;
+  }
+  void WaitForAllToAll(int64_t exchange) override {
+    inner_->WaitForAllToAll(exchange);
+    const auto end = started_.upper_bound(exchange);
+    for (auto it = started_.begin(); it != end; ++it) {
+      for (const Started& s : it->second) {
+        backend_.CopyToHost(s.out.View(DType::kU8, {static_cast<int64_t>(s.out.bytes())}), s.host);
+      }
+    }
+    started_.erase(started_.begin(), end);
+  }
+  bool overlaps() const override { return inner_->overlaps(); }
   void AllReduceMax(float* data, int64_t count) override {
     InPlace(data, 4 * count,
             [&](void* device) { inner_->AllReduceMax(static_cast<float*>(device), count); });
@@ -66,8 +92,16 @@ class OnDevice final : public Communicator {
     backend_.CopyToHost(device.View(DType::kU8, {bytes}), data);
   }
 
+  // An exchange under way.
+  struct Started {
+    Buffer in;
+    Buffer out;
+    void* host;  // where `out` goes
+  };
+
   Backend& backend_;
   std::unique_ptr<Communicator> inner_;
+  std::map<int64_t, std::vector<Started>> started_;
 };
 
 }  // namespace intermix
