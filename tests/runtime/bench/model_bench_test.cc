@@ -72,8 +72,9 @@ TEST(ModelBenchTest, SplitsTheTimeByOp) {
     share += Number(row, 4);
   }
   EXPECT_NEAR(share, 100.0, 1e-6);
-  EXPECT_EQ(calls["linear"], 2 * 2 + 1);     // qkv and o of each layer, lm_head
-  EXPECT_EQ(calls["expert linear"], 2 * 2);  // gate_up and down of each layer
+  EXPECT_EQ(calls["linear"], 2 * 2 + 1);       // qkv and o of each layer, lm_head
+  EXPECT_EQ(calls["gated expert linear"], 2);  // gate and up of each layer
+  EXPECT_EQ(calls["expert linear"], 2);        // down of each layer
 }
 
 TEST(ModelBenchTest, RefusesWhatDoesNotFitTheContext) {
