@@ -41,6 +41,8 @@ constexpr auto kPause = std::chrono::milliseconds(10);
 
 BackgroundProcess::BackgroundProcess(const std::vector<std::string>& command,
                                      const std::string& input) {
+  // There from the start, for who looks before the child has come so far.
+  for (const char* name : {"out", "err"}) std::ofstream(directory_ / name).flush();
   pid_ = fork();
   CHECK_GE(pid_, 0);
   if (pid_ == 0) Become(command, input, directory_ / "out", directory_ / "err");
