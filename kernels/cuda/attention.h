@@ -18,13 +18,10 @@
 #include <span>
 
 #include "kernels/core/tensor.h"
+#include "kernels/cuda/model_limits.h"
 #include "kernels/operands.h"
 
 namespace intermix::cuda {
-
-// The largest head_dim, and the most query heads, of one launch.
-inline constexpr int64_t kMaxHeadDim = 256;
-inline constexpr int64_t kMaxHeads = 256;
 
 struct PagedAttentionArgs {
   Tensor q;  // [tokens, num_heads * head_dim] float32; head_dim a multiple of 8 (of 16 over an int8

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/core/tensor.h"
+#include "kernels/cuda/model_limits.h"
 #include "kernels/operands.h"
 
 namespace intermix::cuda {
@@ -30,8 +31,7 @@ struct RmsNormArgs {
   Tensor normed;    // [tokens, K] float32
   Activations out;  // [tokens, K]; out.values may be `normed` itself where it is float32
 };
-// K is at most kMaxNormWidth: a block keeps its row in shared memory.
-inline constexpr int64_t kMaxNormWidth = 24576;
+// K is at most kMaxNormWidth.
 void RmsNorm(const RmsNormArgs& args, cudaStream_t stream);
 
 }  // namespace intermix::cuda

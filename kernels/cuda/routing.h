@@ -6,11 +6,9 @@
 #include <cuda_runtime.h>
 
 #include "kernels/core/tensor.h"
+#include "kernels/cuda/model_limits.h"
 
 namespace intermix::cuda {
-
-// The most experts that one router or one sort can have.
-inline constexpr int64_t kMaxExperts = 512;
 
 // What a router of few tokens keeps between its blocks: numbers of 4 bytes.
 inline constexpr int64_t kRouteScratch = 2048;

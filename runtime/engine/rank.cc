@@ -8,6 +8,7 @@
 #include "comm/agreement.h"
 #include "comm/parallel_groups.h"
 #include "comm/watchdog.h"
+#include "kernels/cuda/model_limits.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/engine/batch_channel.h"
 #include "runtime/engine/device.h"
@@ -104,16 +105,6 @@ absl::StatusOr<int32_t> DecideMaxContext(const RankOptions& options, const Model
   return static_cast<int32_t>(options.max_context > 0 ? options.max_context : limit);
 }
 
-absl::Status CheckKvDType(const RankOptions& options, const ModelConfig& config) {
-  if (options.kv_dtype != DType::kI8 || options.device != "cuda" || config.head_dim % 16 == 0) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("an int8 KV cache on GPUs needs heads of a multiple of 16 elements, not the "
-                   "model's ",
-                   config.head_dim, "; use --kv-dtype bf16"));
-}
-
 // The parts of start-up that need no other rank; each may fail on its own.
 struct Opened {
   std::unique_ptr<Checkpoint> checkpoint;
@@ -147,7 +138,15 @@ absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& worl
   absl::StatusOr<int32_t> max_context = DecideMaxContext(options, config);
   if (!max_context.ok()) return max_context.status();
   opened.max_context = *max_context;
-  if (absl::Status s = CheckKvDType(options, config); !s.ok()) return s;
+  if (opened.backend->device() == Device::kCuda) {
+    const absl::Status status =
+        cuda::CheckModelShape({.hidden_size = config.hidden_size,
+                               .num_heads = opened.plan.heads.size(),
+                               .head_dim = config.head_dim,
+                               .num_experts = config.num_local_experts,
+                               .int8_cache = options.kv_dtype == DType::kI8});
+    if (!status.ok()) return status;
+  }
   return opened;
 }
 

@@ -121,7 +121,7 @@ TEST(CudaKvDTypeTest, Int8NeedsHeadsOf16ByteRows) {
                                .kv_dtype = DType::kI8};
   EXPECT_EQ(Rank::Create(options, MakeSelfCommunicator()).status(),
             absl::InvalidArgumentError(
-                "an int8 KV cache on GPUs needs heads of a multiple of 16 elements, not the "
+                "an int8 KV cache on GPUs needs a head_dim that is a multiple of 16, not the "
                 "model's 24; use --kv-dtype bf16"));
 }
 
