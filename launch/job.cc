@@ -81,6 +81,9 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
   AddKvDTypeOption(command, rank.kv_dtype);
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error, off")
       ->capture_default_str();
+  command.add_option("--log-format", options.log_format, "text, or json: an object for each line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
 }
 
 Job::Job() = default;
@@ -92,7 +95,7 @@ absl::Status Job::Join(const JobOptions& options) {
   size_ = world_->size();
   model_directory_ = options.rank.model_directory;
   signals_.Start(kStopGrace);
-  return SetUpLogging(options.log_level, size_ > 1 ? index_ : -1);
+  return SetUpLogging(options.log_level, size_ > 1 ? index_ : -1, options.log_format == "json");
 }
 
 absl::Status Job::Load(const JobOptions& options) {

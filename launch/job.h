@@ -22,6 +22,7 @@ struct JobOptions {
   QuantOptions quant;  // for a checkpoint that is not quantised yet
   EngineOptions engine;
   std::string log_level = "info";
+  std::string log_format = "text";
 };
 
 // --model, --tp, --ep, --device, --threads, ...; `options` outlives the parse.

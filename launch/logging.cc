@@ -1,8 +1,11 @@
 #include "launch/logging.h"
 
+#include <memory>
+
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
+#include "launch/json_formatter.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -19,7 +22,7 @@ void LogProtobuf(google::protobuf::LogLevel, const char*, int, const std::string
 
 }  // namespace
 
-absl::Status SetUpLogging(const std::string& level, int rank) {
+absl::Status SetUpLogging(const std::string& level, int rank, bool json) {
   const spdlog::level::level_enum parsed = spdlog::level::from_str(level);
   if (parsed == spdlog::level::off && level != "off") {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -27,7 +30,11 @@ absl::Status SetUpLogging(const std::string& level, int rank) {
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("intermix"));
   const std::string who = rank < 0 ? "intermix" : absl::StrCat("intermix rank ", rank);
-  spdlog::set_pattern(absl::StrCat("%H:%M:%S.%e ", who, ": %^%l%$: %v"));
+  if (json) {
+    spdlog::set_formatter(std::make_unique<JsonFormatter>(rank));
+  } else {
+    spdlog::set_pattern(absl::StrCat("%H:%M:%S.%e ", who, ": %^%l%$: %v"));
+  }
   spdlog::set_level(parsed);
   gpr_set_log_function(LogGrpc);
   google::protobuf::SetLogHandler(LogProtobuf);

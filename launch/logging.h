@@ -9,7 +9,8 @@ namespace intermix {
 
 // Called once, by main's thread, before others log. `rank` < 0: not one of several ranks.
 //   INVALID_ARGUMENT: no such level; the message lists them.
-absl::Status SetUpLogging(const std::string& level, int rank);
+// `json`: each line is a JSON object (json_formatter.h).
+absl::Status SetUpLogging(const std::string& level, int rank, bool json = false);
 
 // Any thread: changes the level of a log that is set up. `level` is one that SetUpLogging takes.
 void ChangeLogLevel(const std::string& level);

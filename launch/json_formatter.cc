@@ -1,0 +1,28 @@
+#include "launch/json_formatter.h"
+
+#include <string>
+
+#include "absl/time/time.h"
+#include "nlohmann/json.hpp"
+#include "spdlog/details/log_msg.h"
+
+namespace intermix {
+
+void JsonFormatter::format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) {
+  const absl::Time time = absl::FromChrono(message.time);
+  nlohmann::ordered_json line = {
+      {"time", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", time, absl::UTCTimeZone())}};
+  const auto level = spdlog::level::to_string_view(message.level);
+  line["level"] = std::string(level.data(), level.size());
+  if (rank_ >= 0) line["rank"] = rank_;
+  line["message"] = std::string(message.payload.data(), message.payload.size());
+  const std::string text =
+      line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  out.append(text.data(), text.data() + text.size());
+}
+
+std::unique_ptr<spdlog::formatter> JsonFormatter::clone() const {
+  return std::make_unique<JsonFormatter>(rank_);
+}
+
+}  // namespace intermix
