@@ -7,21 +7,12 @@
 #include <cstdio>
 #include <utility>
 
+#include "launch/signal_watcher.h"
+
 namespace intermix {
-namespace {
-
-sigset_t Watched() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  return set;
-}
-
-}  // namespace
 
 Interrupts::Interrupts() {
-  const sigset_t set = Watched();
+  const sigset_t set = StopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   thread_ = std::thread([this] { Run(); });
 }
@@ -45,7 +36,7 @@ bool Interrupts::End() {
 }
 
 void Interrupts::Run() {
-  const sigset_t set = Watched();
+  const sigset_t set = StopSignals();
   for (;;) {
     int signal = 0;
     sigwait(&set, &signal);

@@ -12,14 +12,6 @@
 namespace intermix {
 namespace {
 
-sigset_t Watched() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  return set;
-}
-
 // Ends the process as an unhandled signal would, without the work of exit(); where it is a rank of
 // a job, mpirun then ends the others.
 [[noreturn]] void EndNow(int signal, const char* why) {
@@ -32,8 +24,16 @@ constexpr absl::Duration kEcho = absl::Milliseconds(500);
 
 }  // namespace
 
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  return set;
+}
+
 SignalWatcher::SignalWatcher() {
-  const sigset_t set = Watched();
+  const sigset_t set = StopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
@@ -70,7 +70,7 @@ void SignalWatcher::Act() {
 }
 
 void SignalWatcher::Run() {
-  const sigset_t set = Watched();
+  const sigset_t set = StopSignals();
   int signal = 0;
   sigwait(&set, &signal);
   if (ending_) return;

@@ -6,6 +6,8 @@
 // process without more ado. Before there is an action, a signal ends the process at once.
 #pragma once
 
+#include <signal.h>
+
 #include <atomic>
 #include <functional>
 #include <mutex>
@@ -15,6 +17,9 @@
 #include "absl/time/time.h"
 
 namespace intermix {
+
+// SIGINT and SIGTERM: what asks a program to stop.
+sigset_t StopSignals();
 
 class SignalWatcher {
  public:

@@ -59,13 +59,7 @@ INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& plac
     }
     rows.Load(stage, place, step);
     if (G::kFolds && step % kGroupSteps == 0) {
-#pragma unroll
-      for (int i = 0; i < G::kFeatureTiles; ++i) {
-        const uint32_t scales =
-            *reinterpret_cast<const uint16_t*>(ScalePair<G>(stage, place, i, step / kGroupSteps));
-        folds[i][0].Set(scales & 0xFFu);
-        folds[i][1].Set(scales >> 8);
-      }
+      LoadFolds<G>(stage, place, step / kGroupSteps, folds);
     }
 #pragma unroll
     for (int i = 0; i < G::kFeatureTiles; ++i) {

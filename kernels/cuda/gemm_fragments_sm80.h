@@ -91,6 +91,18 @@ INTERMIX_DEVICE const char* ScalePair(const char* stage, const ThreadPlace<G>& p
   return stage + G::kScalesAt + ((tile * kStageSteps + slot) * 16 + 2 * place.g()) * G::kScaleBytes;
 }
 
+// The folds of this lane's features, from the scales in `slot` of the stage.
+template <class G>
+INTERMIX_DEVICE void LoadFolds(const char* stage, const ThreadPlace<G>& place, int slot,
+                               Fold (&folds)[G::kFeatureTiles][2]) {
+#pragma unroll
+  for (int i = 0; i < G::kFeatureTiles; ++i) {
+    const uint32_t scales = *reinterpret_cast<const uint16_t*>(ScalePair<G>(stage, place, i, slot));
+    folds[i][0].Set(scales & 0xFFu);
+    folds[i][1].Set(scales >> 8);
+  }
+}
+
 // The B fragments of this warp's tokens: of one step, or of a whole pair of steps where there is
 // one token tile.
 template <class G>

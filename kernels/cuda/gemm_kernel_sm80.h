@@ -91,6 +91,25 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
   cp_async_wait<0>();
 }
 
+// Calls launch.template operator()<mode>(): from a mode of run time to one of compile time.
+template <class LaunchIn>
+void WithMode(GemmMode mode, const LaunchIn& launch) {
+  switch (mode) {
+    case GemmMode::kFolded4:
+      return launch.template operator()<GemmMode::kFolded4>();
+    case GemmMode::kWide4:
+      return launch.template operator()<GemmMode::kWide4>();
+    case GemmMode::kFloat4:
+      return launch.template operator()<GemmMode::kFloat4>();
+    case GemmMode::kPlain8:
+      return launch.template operator()<GemmMode::kPlain8>();
+    case GemmMode::kWide8:
+      return launch.template operator()<GemmMode::kWide8>();
+    case GemmMode::kFloat8:
+      return launch.template operator()<GemmMode::kFloat8>();
+  }
+}
+
 // Launches tile kTileIndex in mode kMode.
 template <int kTileIndex, GemmMode kMode>
 void LaunchTile(const char* name, const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream) {

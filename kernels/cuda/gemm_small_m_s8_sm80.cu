@@ -27,20 +27,7 @@ void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream)
 
 void LaunchGemmSmallM(const GemmArgs& args, GemmMode mode, const GemmPlan& plan,
                       cudaStream_t stream) {
-  switch (mode) {
-    case GemmMode::kFolded4:
-      return LaunchMode<GemmMode::kFolded4>(args, plan, stream);
-    case GemmMode::kWide4:
-      return LaunchMode<GemmMode::kWide4>(args, plan, stream);
-    case GemmMode::kFloat4:
-      return LaunchMode<GemmMode::kFloat4>(args, plan, stream);
-    case GemmMode::kPlain8:
-      return LaunchMode<GemmMode::kPlain8>(args, plan, stream);
-    case GemmMode::kWide8:
-      return LaunchMode<GemmMode::kWide8>(args, plan, stream);
-    case GemmMode::kFloat8:
-      return LaunchMode<GemmMode::kFloat8>(args, plan, stream);
-  }
+  WithMode(mode, [&]<GemmMode kMode>() { LaunchMode<kMode>(args, plan, stream); });
 }
 
 }  // namespace intermix::cuda

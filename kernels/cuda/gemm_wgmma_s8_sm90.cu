@@ -64,13 +64,7 @@ INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>&
 #pragma unroll
   for (int step = 0; step < kStageSteps; ++step) {
     if (G::kFolds && step % kGroupSteps == 0) {
-#pragma unroll
-      for (int i = 0; i < G::kFeatureTiles; ++i) {
-        const uint32_t scales =
-            *reinterpret_cast<const uint16_t*>(ScalePair<G>(stage, place, i, step / kGroupSteps));
-        folds[i][0].Set(scales & 0xFFu);
-        folds[i][1].Set(scales >> 8);
-      }
+      LoadFolds<G>(stage, place, step / kGroupSteps, folds);
     }
 #pragma unroll
     for (int i = 0; i < G::kFeatureTiles; ++i) {
@@ -232,20 +226,7 @@ void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream)
 
 void LaunchGemmWgmma(const GemmArgs& args, GemmMode mode, const GemmPlan& plan,
                      cudaStream_t stream) {
-  switch (mode) {
-    case GemmMode::kFolded4:
-      return LaunchMode<GemmMode::kFolded4>(args, plan, stream);
-    case GemmMode::kWide4:
-      return LaunchMode<GemmMode::kWide4>(args, plan, stream);
-    case GemmMode::kFloat4:
-      return LaunchMode<GemmMode::kFloat4>(args, plan, stream);
-    case GemmMode::kPlain8:
-      return LaunchMode<GemmMode::kPlain8>(args, plan, stream);
-    case GemmMode::kWide8:
-      return LaunchMode<GemmMode::kWide8>(args, plan, stream);
-    case GemmMode::kFloat8:
-      return LaunchMode<GemmMode::kFloat8>(args, plan, stream);
-  }
+  WithMode(mode, [&]<GemmMode kMode>() { LaunchMode<kMode>(args, plan, stream); });
 }
 
 }  // namespace intermix::cuda
