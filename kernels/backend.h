@@ -189,6 +189,12 @@ class Backend {
   //   residual  [tokens, K] float32
   virtual void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                               Tensor residual) = 0;
+
+  // The first k of each row's elements: NaNs, then numbers from the largest to the smallest; equal
+  // ones (two NaNs, 0 and -0) by column. Beyond n elements: -infinity, column -1.
+  //   x                [rows, n] float32; rows may be strided
+  //   values, columns  [rows, k] float32, int32; k at most kMaxTopK
+  virtual void TopK(const Tensor& x, Tensor values, Tensor columns) = 0;
 };
 
 }  // namespace intermix

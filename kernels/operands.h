@@ -67,4 +67,7 @@ struct PagedRows {
 // PagedAttention.
 inline constexpr int kAttentionSplit = 256;
 
+// The most elements of a row that TopK finds.
+inline constexpr int kMaxTopK = 64;
+
 }  // namespace intermix

@@ -64,6 +64,9 @@ class CpuBackend final : public Backend {
   void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                       Tensor residual) override;
 
+  // cpu_top_k.cc
+  void TopK(const Tensor& x, Tensor values, Tensor columns) override;
+
  private:
   // Consecutive heads that read the same K/V head.
   struct HeadRun {

@@ -84,6 +84,10 @@ struct LanesAvx2 {
   static LanesAvx2 Max(LanesAvx2 a, LanesAvx2 b) {
     return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
   }
+  static uint32_t NotAtMost(LanesAvx2 a, LanesAvx2 b) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_NLE_UQ)) |
+                                 _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_NLE_UQ)) << 8);
+  }
   static LanesAvx2 Keep(LanesAvx2 x, Full) { return x; }
   static LanesAvx2 Keep(LanesAvx2 x, Tail t) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

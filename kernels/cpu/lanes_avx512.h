@@ -61,6 +61,9 @@ struct LanesAvx512 {
     return {_mm512_xor_ps(v, _mm512_castsi512_ps(_mm512_set1_epi32(INT32_MIN)))};
   }
   static LanesAvx512 Max(LanesAvx512 a, LanesAvx512 b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static uint32_t NotAtMost(LanesAvx512 a, LanesAvx512 b) {
+    return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLE_UQ);
+  }
   static LanesAvx512 Keep(LanesAvx512 x, Full) { return x; }
   static LanesAvx512 Keep(LanesAvx512 x, Tail t) { return {_mm512_maskz_mov_ps(Mask(t), x.v)}; }
 

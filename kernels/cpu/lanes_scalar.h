@@ -76,6 +76,12 @@ struct LanesScalar {
   static LanesScalar Max(const LanesScalar& a, const LanesScalar& b) {
     return Map([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; });
   }
+  // Bit l is set where lane l of a is more than that of b, or one of them is a NaN.
+  static uint32_t NotAtMost(const LanesScalar& a, const LanesScalar& b) {
+    uint32_t bits = 0;
+    for (int l = 0; l < kLanes; ++l) bits |= (a.v[l] <= b.v[l] ? 0u : 1u) << l;
+    return bits;
+  }
   // x, with zero in the lanes beyond a tail.
   template <typename Extent>
   static LanesScalar Keep(const LanesScalar& x, Extent e) {

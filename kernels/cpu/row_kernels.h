@@ -69,6 +69,8 @@ struct RowKernels {
   void (*divide)(const float* x, float divisor, int64_t n, uint16_t* out);
   void (*dot_f32)(const FloatTile& tile, bool bf16_out);
   void (*dot_bf16)(const FloatTile& tile, bool bf16_out);
+  // The first i >= begin for which x[i] is more than `bound` or a NaN; n where there is none.
+  int64_t (*next_above)(const float* x, int64_t begin, int64_t n, float bound);
 };
 
 RowKernels ScalarRowKernels();

@@ -85,6 +85,22 @@ struct RowOps {
     const V d = V::Set(divisor);
     ForLanes(n, [&](int64_t i, auto e) { (V::Load(x + i, e) / d).Store(out + i, e); });
   }
+
+  static int64_t NextAbove(const float* x, int64_t begin, int64_t n, float bound) {
+    const V most = V::Set(bound);
+    int64_t i = begin;
+    for (; i + 64 <= n; i += 64) {
+      uint32_t above = 0;
+      Unroll<4>([&](auto v) { above |= V::NotAtMost(V::Load(x + i + 16 * v, Full()), most); });
+      if (above != 0) break;
+    }
+    for (; i + 16 <= n; i += 16) {
+      const uint32_t above = V::NotAtMost(V::Load(x + i, Full()), most);
+      if (above != 0) return i + __builtin_ctz(above);
+    }
+    while (i < n && x[i] <= bound) ++i;
+    return i;
+  }
 };
 
 template <typename V>
@@ -107,7 +123,8 @@ RowKernels MakeRowKernels() {
           .merge_split = &AttentionOps<V>::Merge,
           .divide = &Ops::Divide,
           .dot_f32 = &FloatDot<V, float>::Run,
-          .dot_bf16 = &FloatDot<V, uint16_t>::Run};
+          .dot_bf16 = &FloatDot<V, uint16_t>::Run,
+          .next_above = &Ops::NextAbove};
 }
 
 }  // namespace intermix::cpu

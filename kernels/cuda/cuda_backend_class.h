@@ -58,6 +58,7 @@ class CudaBackend final : public Backend {
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
   void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                       Tensor residual) override;
+  void TopK(const Tensor& x, Tensor values, Tensor columns) override;
 
  private:
   // Begins an op: its GPU becomes the thread's, and a later error is told to come after it.
@@ -79,6 +80,7 @@ class CudaBackend final : public Backend {
   PinnedStaging staging_;
   CudaLinear linear_;
   Scratch attention_scratch_;
+  Scratch top_k_scratch_;
   Buffer route_scratch_;
   const char* last_op_ = "start";
   Tensor last_tensor_;

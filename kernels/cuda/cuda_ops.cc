@@ -9,6 +9,7 @@
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/routing.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/top_k.h"
 
 namespace intermix::cuda {
 namespace {
@@ -147,6 +148,15 @@ void CudaBackend::CombineExperts(const Tensor& rows, const Tensor& row_of, const
   Begin("CombineExperts", rows, row_of, weights, residual);
   cuda::CombineExperts({.rows = rows, .row_of = row_of, .weights = weights, .residual = residual},
                        stream());
+}
+
+void CudaBackend::TopK(const Tensor& x, Tensor values, Tensor columns) {
+  Begin("TopK", x, values, columns);
+  const int64_t keys = cuda::TopKScratch(x.rows(), x.cols(), values.cols());
+  void* scratch = top_k_scratch_.Reserve(static_cast<size_t>(keys) * sizeof(uint64_t));
+  cuda::TopK(
+      {.x = x, .values = values, .columns = columns, .scratch = static_cast<uint64_t*>(scratch)},
+      stream());
 }
 
 }  // namespace intermix::cuda

@@ -62,6 +62,9 @@ class ReferenceBackend final : public Backend {
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
   void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                       Tensor residual) override;
+
+  // top_k.cc
+  void TopK(const Tensor& x, Tensor values, Tensor columns) override;
 };
 
 std::unique_ptr<Backend> MakeReferenceBackend();

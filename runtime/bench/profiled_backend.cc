@@ -121,4 +121,8 @@ void ProfiledBackend::CombineExperts(const Tensor& rows, const Tensor& row_of,
   Time("combine", [&] { inner_.CombineExperts(rows, row_of, weights, residual); });
 }
 
+void ProfiledBackend::TopK(const Tensor& x, Tensor values, Tensor columns) {
+  Time("top k", [&] { inner_.TopK(x, values, columns); });
+}
+
 }  // namespace intermix

@@ -71,6 +71,7 @@ class ProfiledBackend final : public Backend {
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
   void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
                       Tensor residual) override;
+  void TopK(const Tensor& x, Tensor values, Tensor columns) override;
 
  private:
   OpProfile& Time(const char* name, const std::function<void()>& op);

@@ -140,6 +140,25 @@ TEST_P(RowsParityTest, CombineExperts) {
   }
 }
 
+TEST_P(RowsParityTest, TopK) {
+  for (const int64_t width : {1, 7, 16, 63, 64, 65, 500, 4099}) {
+    for (const int64_t k : {1, 2, 7, kMaxTopK}) {
+      SCOPED_TRACE(std::to_string(k) + " of " + std::to_string(width));
+      const OwnedTensor x = RowsWithTies(17, width + 5, 17);
+      const Tensor row = x.view.Cols(3, width + 3);
+      ExpectSame(DType::kF32, {17, k}, [&](Backend& backend, const Tensor& values) {
+        const OwnedTensor columns = OwnedTensor::Host(DType::kI32, {17, k});
+        backend.TopK(row, values, columns.view);
+      });
+      ExpectSame(DType::kI32, {17, k}, [&](Backend& backend, const Tensor& columns) {
+        const OwnedTensor values = OwnedTensor::Host(DType::kF32, {17, k});
+        backend.TopK(row, values.view, columns);
+      });
+      if (HasFailure()) return;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(, RowsParityTest, AllIsas(), IsaName);
 
 }  // namespace

@@ -38,6 +38,11 @@ OwnedTensor RandomInts(std::initializer_list<int64_t> shape, int32_t low, int32_
 // at the edge of rounding.
 OwnedTensor HostileRows(DType dtype, int64_t tokens, int64_t width, uint64_t seed);
 
+// float32 rows that are hard to put in order. Row r holds (r % 8): Gaussian values; few different
+// ones, -0 and 0 among them; an ascending row; a descending one; nothing but -infinity; such a row
+// with one finite element; a few NaNs and infinities; more NaNs than anyone asks for.
+OwnedTensor RowsWithTies(int64_t rows, int64_t width, uint64_t seed);
+
 // x[row, col] = value, rounded where x is bfloat16.
 void PutValue(const Tensor& x, int64_t row, int64_t col, float value);
 

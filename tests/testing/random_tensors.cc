@@ -93,6 +93,37 @@ OwnedTensor HostileRows(DType dtype, int64_t tokens, int64_t width, uint64_t see
   return x;
 }
 
+OwnedTensor RowsWithTies(int64_t rows, int64_t width, uint64_t seed) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  Random random(seed);
+  OwnedTensor x = OwnedTensor::Host(DType::kF32, {rows, width});
+  const auto value = [&](int64_t kind, int64_t column) {
+    const float gaussian = static_cast<float>(random.Gaussian());
+    const float few = static_cast<float>(random.Int(-2, 2)) * (column % 2 == 0 ? 1.0f : -1.0f);
+    switch (kind) {
+      case 0:
+        return gaussian;
+      case 1:
+        return few;
+      case 2:
+        return static_cast<float>(column);
+      case 3:
+        return static_cast<float>(-column);
+      case 4:
+      case 5:
+        return kind == 5 && column == width / 2 ? gaussian : -kInf;
+      case 6:
+        return random.Int(0, 40) != 0 ? gaussian : few == 0.0f ? std::nanf("") : few * kInf;
+      default:
+        return random.Int(0, 2) != 0 ? std::nanf("") : gaussian;
+    }
+  };
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t k = 0; k < width; ++k) x.view.row<float>(m)[k] = value(m % 8, k);
+  }
+  return x;
+}
+
 OwnedActivations RandomActivations(Scheme scheme, int64_t tokens, int64_t k, uint64_t seed,
                                    Content content) {
   if (scheme == Scheme::kNone) {

@@ -1,12 +1,14 @@
-// The kernels of rows.cu and quantize_rows.cu equal ReferenceBackend bit for bit, in every thread
-// order: ragged widths, aligned and unaligned column slices, no rows, rows with NaN and infinities.
-// Outputs are slices of wider tensors whose other columns must stay as they were.
+// The kernels of rows.cu, quantize_rows.cu and top_k.cu equal ReferenceBackend bit for bit, in
+// every thread order: ragged widths, aligned and unaligned column slices, no rows, rows with NaN
+// and infinities. Outputs are slices of wider tensors whose other columns must stay as they were.
 #include "kernels/cuda/rows.h"
 
 #include <cmath>
 #include <vector>
 
 #include "kernels/cuda/quantize_rows.h"
+#include "kernels/cuda/top_k.h"
+#include "kernels/operands.h"
 #include "tests/kernels/cuda/cuda_ops_test.h"
 
 namespace intermix {
@@ -225,6 +227,35 @@ TEST_P(CudaRowsTest, Zero) {
   cuda::Zero(d_x.view.Rows(3, 3), nullptr);
   reference().Zero(x.view.Rows(2, 6));
   ExpectSame(d_x, x);
+}
+
+// Rows of one block, of several, and of so many that a third kernel is needed; with and without
+// 16-byte loads.
+TEST_P(CudaRowsTest, TopK) {
+  struct Shape {
+    int64_t rows, width, offset, k;
+  };
+  for (const auto& [rows, width, offset, k] :
+       {Shape{0, 64, 0, 3}, Shape{17, 1, 0, 1}, Shape{9, 63, 3, kMaxTopK}, Shape{9, 4096, 0, 2},
+        Shape{8, 4101, 0, 1}, Shape{8, 9001, 4, 20}, Shape{1, 280000, 1, kMaxTopK}}) {
+    SCOPED_TRACE(std::to_string(k) + " of " + std::to_string(width));
+    const OwnedTensor x = RowsWithTies(rows, width + 4, 20);
+    const OwnedTensor values = RandomTensor(DType::kF32, {rows, k + 3}, 21);
+    const OwnedTensor columns = RandomInts({rows, k + 1}, 0, 9, 22);
+    const DeviceTensor d_x(x), d_values(values), d_columns(columns);
+    const int64_t keys = cuda::TopKScratch(rows, width, k);
+    const cuda::DeviceMemory scratch =
+        cuda::DeviceMemory::Zeros(static_cast<size_t>(keys) * sizeof(uint64_t));
+    reference().TopK(x.view.Cols(offset, offset + width), values.view.Cols(2, k + 2),
+                     columns.view.Cols(1, k + 1));
+    cuda::TopK({.x = d_x.view.Cols(offset, offset + width),
+                .values = d_values.view.Cols(2, k + 2),
+                .columns = d_columns.view.Cols(1, k + 1),
+                .scratch = scratch.at<uint64_t>()},
+               nullptr);
+    ExpectSame(d_values, values);
+    ExpectSame(d_columns, columns);
+  }
 }
 
 }  // namespace

@@ -228,5 +228,30 @@ TEST_F(ReferenceRowsTest, MergeColumnsPutsShardsSideBySide) {
   }
 }
 
+TEST_F(ReferenceRowsTest, TopKPutsNansFirstAndEqualNumbersByColumn) {
+  const float nan = std::nanf("");
+  OwnedTensor x = OwnedTensor::Host(DType::kF32, {2, 7});
+  const std::vector<float> rows[2] = {{-1.0f, 0.0f, 2.0f, -0.0f, 2.0f, -kInfinity, 0.0f},
+                                      {-kInfinity, kInfinity, nan, 5.0f, nan, -nan, kInfinity}};
+  for (int m = 0; m < 2; ++m) std::copy(rows[m].begin(), rows[m].end(), x.view.row<float>(m));
+  const OwnedTensor values = OwnedTensor::Host(DType::kF32, {2, 9});
+  const OwnedTensor columns = OwnedTensor::Host(DType::kI32, {2, 9});
+  backend_.TopK(x.view, values.view, columns.view);
+  const std::vector<int> expected[2] = {{2, 4, 1, 3, 6, 0, 5, -1, -1},
+                                        {2, 4, 5, 1, 6, 3, 0, -1, -1}};
+  for (int m = 0; m < 2; ++m) {
+    for (int i = 0; i < 9; ++i) {
+      const int column = columns.view.row<int32_t>(m)[i];
+      EXPECT_EQ(column, expected[m][i]) << m << ", " << i;
+      const float value = values.view.row<float>(m)[i];
+      if (m == 1 && i < 3) {
+        EXPECT_TRUE(std::isnan(value)) << i;
+      } else {
+        EXPECT_EQ(value, column < 0 ? -kInfinity : rows[m][column]) << m << ", " << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace intermix
