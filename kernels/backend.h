@@ -93,19 +93,18 @@ class Backend {
   //   out   [tokens, K]
   virtual void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) = 0;
 
-  // normed = (x * (1 / sqrt(LaneDot(x, x) / K + eps))) * weight, then QuantizeRows with its own
-  // amax.
-  //   x       [tokens, K] float32
-  //   weight  [K] float32
-  //   normed  [tokens, K] float32
-  //   out     [tokens, K]; out.values may be `normed` itself where it is float32
-  virtual void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-                       const Activations& out) = 0;
+  // out.values = (x * (1 / sqrt(LaneDot(x, x) / K + norm.eps))) * norm.weight, and
+  // out.activations = QuantizeRows of that with its own amax.
+  //   x  [tokens, K] float32
+  virtual void RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) = 0;
 
-  // residual += delta.
-  //   delta     [tokens, K] bfloat16
+  // residual += delta, then RmsNorm of the residual. Without delta.weights
+  //   residual[t] += rows[t];
+  // with them, slots ascending and without fma,
+  //   residual[t] += ((weights[t,0] * row(t,0)) + weights[t,1] * row(t,1)) + ...
   //   residual  [tokens, K] float32
-  virtual void AddRows(const Tensor& delta, Tensor residual) = 0;
+  virtual void AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                          const NormedRows& out) = 0;
 
   // out[i] = float(table[ids[i]]).
   //   ids    [tokens] int32, in range
@@ -180,15 +179,6 @@ class Backend {
   //   row_offsets  [experts + 1] int32
   //   totals       [experts] int32
   virtual void AddRowCounts(const Tensor& row_offsets, Tensor totals) = 0;
-
-  // residual[t] += ((w[t,0] * row(t,0)) + w[t,1] * row(t,1)) + ...: slots ascending, no fma.
-  //   rows      [n, K] bfloat16
-  //   row_of    [tokens, top_k] int32: which row holds the result of slot (t, k); empty: row
-  //             t * top_k + k does
-  //   weights   [tokens, top_k] float32
-  //   residual  [tokens, K] float32
-  virtual void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
-                              Tensor residual) = 0;
 
   // The first k of each row's elements: NaNs, then numbers from the largest to the smallest; equal
   // ones (two NaNs, 0 and -0) by column. Beyond n elements: -infinity, column -1.

@@ -1,5 +1,6 @@
 // What a Backend's operations take besides tensors: rows for a linear layer, weights in a backend's
-// own form, and where the rows of a step sit in the paged cache.
+// own form, what joins the residual and its norm, and where the rows of a step sit in the paged
+// cache.
 // Views are values; a PackedWeight is owned by whoever asked for it. Immutable after they were
 // made.
 #pragma once
@@ -21,6 +22,30 @@ struct Activations {
     return {.values = values.Rows(begin, end),
             .scales = quantized() ? scales.Rows(begin, end) : Tensor()};
   }
+};
+
+// The root-mean-square norm in front of a layer.
+struct Norm {
+  Tensor weight;  // [K] float32
+  float eps = 0.0f;
+};
+
+// The normalised residual, in both forms that a layer may need.
+struct NormedRows {
+  Tensor values;            // [tokens, K] float32
+  Activations activations;  // [tokens, K]; activations.values may be `values` where it is float32
+
+  NormedRows Rows(int64_t begin, int64_t end) const {
+    return {.values = values.Rows(begin, end), .activations = activations.Rows(begin, end)};
+  }
+};
+
+// What a layer adds to the residual: one row for each token, or the weighted sum of its experts'.
+struct Delta {
+  Tensor rows;     // [tokens, K] bfloat16; with weights [n, K]
+  Tensor row_of;   // [tokens, top_k] int32: which row holds the result of slot (t, k); empty: row
+                   // t * top_k + k does
+  Tensor weights;  // [tokens, top_k] float32; empty: rows are added as they are
 };
 
 // Weights as one backend's kernels read them; made by Backend::Prepack, opaque to everyone else.

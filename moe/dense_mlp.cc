@@ -2,11 +2,11 @@
 
 namespace intermix {
 
-void DenseMlp::Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
-                       Tensor residual) {
-  const Activations all = tp_.AllTokens(exec, rows, normed.activations);
+void DenseMlp::Forward(const Execution& exec, const TokenRows& rows, const NextNorm& next,
+                       ResidualStream& stream) {
+  const Activations all = tp_.AllTokens(exec, rows, stream.normed().activations);
   const Tensor shard = mlp_.Forward(exec, rows.placement, all, Tensor());
-  exec.backend.AddRows(tp_.ToResidual(exec, rows, shard), residual);
+  stream.Add(exec, {.rows = tp_.ToResidual(exec, rows, shard)}, next);
 }
 
 }  // namespace intermix

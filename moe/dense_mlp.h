@@ -15,8 +15,8 @@ class DenseMlp final : public FeedForward {
   DenseMlp(ExpertWeights weights, Communicator& tp) : tp_(tp), mlp_(One(std::move(weights)), tp) {}
 
   bool quantized() const override { return mlp_.quantized(); }
-  void Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
-               Tensor residual) override;
+  void Forward(const Execution& exec, const TokenRows& rows, const NextNorm& next,
+               ResidualStream& stream) override;
   int64_t weight_bytes() const override { return mlp_.weight_bytes(); }
 
  private:

@@ -7,14 +7,9 @@
 #include "comm/execution.h"
 #include "comm/parallel_linear.h"
 #include "kernels/backend.h"
+#include "moe/residual_stream.h"
 
 namespace intermix {
-
-// The normalised residual, in both forms that a feed-forward may need.
-struct NormedRows {
-  Tensor values;            // [rows.mine.size(), hidden] float32
-  Activations activations;  // the same rows as linear layers take them
-};
 
 class FeedForward {
  public:
@@ -23,10 +18,10 @@ class FeedForward {
   // Whether activations must be int8.
   virtual bool quantized() const = 0;
 
-  // residual += the block's output.
-  //   residual  [rows.mine.size(), hidden] float32
-  virtual void Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
-                       Tensor residual) = 0;
+  // Adds the block's output to the stream, of rows.mine.size() tokens.
+  //   next  the norm of the layer after this one
+  virtual void Forward(const Execution& exec, const TokenRows& rows, const NextNorm& next,
+                       ResidualStream& stream) = 0;
 
   virtual int64_t weight_bytes() const = 0;
 };

@@ -34,8 +34,9 @@ MoeBlock::MoeBlock(Options options)
       totals_(options.totals),
       dispatchers_(options.dispatchers) {}
 
-void MoeBlock::Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
-                       Tensor residual) {
+void MoeBlock::Forward(const Execution& exec, const TokenRows& rows, const NextNorm& next,
+                       ResidualStream& stream) {
+  const NormedRows& normed = stream.normed();
   const int64_t tokens = rows.mine.size();
   const Routing routing = {.experts = exec.Take(DType::kI32, {tokens, top_k_}),
                            .weights = exec.Take(DType::kF32, {tokens, top_k_})};
@@ -49,8 +50,11 @@ void MoeBlock::Forward(const Execution& exec, const TokenRows& rows, const Norme
   for (const ExpertResults& results :
        dispatcher.Run(exec, rows, normed.activations, routing, work)) {
     const auto [begin, end] = results.tokens;
-    exec.backend.CombineExperts(results.rows, results.row_of, routing.weights.Rows(begin, end),
-                                residual.Rows(begin, end));
+    stream.Add(exec, results.tokens,
+               {.rows = results.rows,
+                .row_of = results.row_of,
+                .weights = routing.weights.Rows(begin, end)},
+               next);
   }
 }
 

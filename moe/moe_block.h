@@ -1,5 +1,5 @@
 // MoeBlock: Mixtral's router and experts. Routes this rank's rows, dispatches them to their
-// experts, and adds the weighted results to the residual, slots in ascending order.
+// experts, and adds the weighted results to the residual stream, slots in ascending order.
 #pragma once
 
 #include <memory>
@@ -37,8 +37,8 @@ class MoeBlock final : public FeedForward {
   explicit MoeBlock(Options options);
 
   bool quantized() const override { return experts_.quantized(); }
-  void Forward(const Execution& exec, const TokenRows& rows, const NormedRows& normed,
-               Tensor residual) override;
+  void Forward(const Execution& exec, const TokenRows& rows, const NextNorm& next,
+               ResidualStream& stream) override;
   int64_t weight_bytes() const override { return experts_.weight_bytes() + gate_.view.bytes(); }
 
  private:

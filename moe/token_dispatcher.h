@@ -1,7 +1,7 @@
 // TokenDispatcher: brings token rows to the ranks that hold their experts, and the results back.
 //
 // Rows travel as they enter the linear layers (int8 and scale), results as bfloat16, which they are
-// rounded to in every layout. Results come back to their (token, slot), so that CombineExperts adds
+// rounded to in every layout. Results come back to their (token, slot), so that AddRmsNorm adds
 // them in one order whatever the dispatcher. Every rank enters every collective, also with no
 // tokens. Engine thread only; one step at a time.
 #pragma once

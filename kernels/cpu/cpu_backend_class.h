@@ -42,9 +42,9 @@ class CpuBackend final : public Backend {
   // cpu_rows.cc
   void RowAbsMax(const Tensor& x, Tensor amax) override;
   void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) override;
-  void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-               const Activations& out) override;
-  void AddRows(const Tensor& delta, Tensor residual) override;
+  void RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) override;
+  void AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                  const NormedRows& out) override;
   void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) override;
   void Zero(Tensor tensor) override;
   void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) override;
@@ -61,8 +61,6 @@ class CpuBackend final : public Backend {
   void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
                     Tensor row_of_slot, Tensor row_offsets) override;
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
-  void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
-                      Tensor residual) override;
 
   // cpu_top_k.cc
   void TopK(const Tensor& x, Tensor values, Tensor columns) override;
@@ -98,6 +96,8 @@ class CpuBackend final : public Backend {
 
   float AbsMax(const Tensor& x, int64_t row) const;
   void QuantizeRow(const Tensor& x, int64_t row, float amax, const Activations& out);
+  void NormRow(const Tensor& x, int64_t row, const Norm& norm, const NormedRows& out);
+  void AddDelta(const Delta& delta, int64_t row, const Tensor& residual) const;
   void StoreInCache(float* x, int64_t slot, int64_t head, const Tensor& cache,
                     const Tensor& scales);
   void FindHeadRuns(std::span<const int32_t> kv_head_of);

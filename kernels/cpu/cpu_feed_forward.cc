@@ -1,4 +1,4 @@
-// CpuBackend: the router, and the sum of what the experts returned.
+// CpuBackend: the router, and the order of rows by expert.
 #include <algorithm>
 #include <limits>
 
@@ -68,25 +68,6 @@ void CpuBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tenso
 
 void CpuBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
   AddRowCountsOnHost(row_offsets, totals);
-}
-
-void CpuBackend::CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
-                                Tensor residual) {
-  constexpr int64_t kMaxTopK = 64;
-  const int64_t top_k = weights.cols();
-  CHECK(row_of.empty() || row_of.cols() == top_k) << row_of.ToString();
-  CHECK_EQ(rows.cols(), residual.cols());
-  CHECK(top_k > 0 && top_k <= kMaxTopK) << "top_k " << top_k;
-  ForRows(residual.rows(), top_k * residual.cols(), [&](int64_t m, int) {
-    const uint16_t* sources[kMaxTopK];
-    for (int64_t slot = 0; slot < top_k; ++slot) {
-      const int64_t row = row_of.empty() ? m * top_k + slot : row_of.row<int32_t>(m)[slot];
-      CHECK(row >= 0 && row < rows.rows()) << "row " << row << " of " << rows.rows();
-      sources[slot] = &rows.row<BFloat16>(row)->bits;
-    }
-    kernels_.rows.combine(sources, weights.row<float>(m), static_cast<int>(top_k), residual.cols(),
-                          residual.row<float>(m));
-  });
 }
 
 }  // namespace intermix::cpu

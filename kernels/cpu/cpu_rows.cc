@@ -8,12 +8,31 @@ namespace intermix::cpu {
 namespace {
 
 constexpr float kSmallestAmax = 0x1p-100f;  // below it a row counts as zero
+constexpr int64_t kMaxSlots = 64;
 
 const uint16_t* Bf16Row(const Tensor& t, int64_t row) { return &t.row<BFloat16>(row)->bits; }
 
 // The address of row `i`, whatever the dtype.
 char* RowBytes(const Tensor& t, int64_t i) {
   return static_cast<char*>(t.raw()) + i * t.stride(0) * static_cast<int64_t>(ByteSize(t.dtype()));
+}
+
+void CheckNorm(const Tensor& x, const Norm& norm, const NormedRows& out) {
+  CHECK_EQ(norm.weight.cols(), x.cols());
+  CHECK_EQ(out.values.cols(), x.cols());
+  CHECK_EQ(out.values.rows(), x.rows());
+}
+
+void CheckDelta(const Delta& delta, const Tensor& residual) {
+  CHECK_EQ(delta.rows.cols(), residual.cols());
+  if (delta.weights.empty()) {
+    CHECK_EQ(delta.rows.rows(), residual.rows());
+    return;
+  }
+  const int64_t top_k = delta.weights.cols();
+  CHECK_EQ(delta.weights.rows(), residual.rows());
+  CHECK(delta.row_of.empty() || delta.row_of.cols() == top_k) << delta.row_of.ToString();
+  CHECK(top_k > 0 && top_k <= kMaxSlots) << "top_k " << top_k;
 }
 
 }  // namespace
@@ -68,25 +87,45 @@ void CpuBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activat
   });
 }
 
-void CpuBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-                         const Activations& out) {
+void CpuBackend::NormRow(const Tensor& x, int64_t row, const Norm& norm, const NormedRows& out) {
   const int64_t n = x.cols();
-  CHECK_EQ(weight.cols(), n);
-  CHECK_EQ(normed.cols(), n);
-  CHECK_EQ(normed.rows(), x.rows());
-  const float* w = weight.data<float>();
-  ForRows(x.rows(), n, [&](int64_t m, int) {
-    float* result = normed.row<float>(m);
-    kernels_.rows.rms_norm(x.row<float>(m), w, n, eps, result);
-    QuantizeRow(normed, m, out.quantized() ? kernels_.rows.abs_max_f32(result, n) : 0.0f, out);
-  });
+  float* result = out.values.row<float>(row);
+  kernels_.rows.rms_norm(x.row<float>(row), norm.weight.data<float>(), n, norm.eps, result);
+  const float amax = out.activations.quantized() ? kernels_.rows.abs_max_f32(result, n) : 0.0f;
+  QuantizeRow(out.values, row, amax, out.activations);
 }
 
-void CpuBackend::AddRows(const Tensor& delta, Tensor residual) {
-  CHECK_EQ(delta.rows(), residual.rows());
-  CHECK_EQ(delta.cols(), residual.cols());
-  ForRows(delta.rows(), delta.cols(), [&](int64_t m, int) {
-    kernels_.rows.add_bf16(Bf16Row(delta, m), delta.cols(), residual.row<float>(m));
+void CpuBackend::RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) {
+  CheckNorm(x, norm, out);
+  ForRows(x.rows(), x.cols(), [&](int64_t m, int) { NormRow(x, m, norm, out); });
+}
+
+void CpuBackend::AddDelta(const Delta& delta, int64_t row, const Tensor& residual) const {
+  const int64_t n = residual.cols();
+  float* to = residual.row<float>(row);
+  if (delta.weights.empty()) {
+    kernels_.rows.add_bf16(Bf16Row(delta.rows, row), n, to);
+    return;
+  }
+  const int64_t top_k = delta.weights.cols();
+  const uint16_t* sources[kMaxSlots];
+  for (int64_t slot = 0; slot < top_k; ++slot) {
+    const int64_t from =
+        delta.row_of.empty() ? row * top_k + slot : delta.row_of.row<int32_t>(row)[slot];
+    CHECK(from >= 0 && from < delta.rows.rows()) << "row " << from << " of " << delta.rows.rows();
+    sources[slot] = Bf16Row(delta.rows, from);
+  }
+  kernels_.rows.combine(sources, delta.weights.row<float>(row), static_cast<int>(top_k), n, to);
+}
+
+void CpuBackend::AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                            const NormedRows& out) {
+  CheckNorm(residual, norm, out);
+  CheckDelta(delta, residual);
+  const int64_t terms = delta.weights.empty() ? 1 : delta.weights.cols();
+  ForRows(residual.rows(), (terms + 1) * residual.cols(), [&](int64_t m, int) {
+    AddDelta(delta, m, residual);
+    NormRow(residual, m, norm, out);
   });
 }
 

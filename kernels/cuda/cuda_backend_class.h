@@ -41,9 +41,9 @@ class CudaBackend final : public Backend {
                  const Tensor& row_offsets, Tensor hidden) override;
   void RowAbsMax(const Tensor& x, Tensor amax) override;
   void QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) override;
-  void RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-               const Activations& out) override;
-  void AddRows(const Tensor& delta, Tensor residual) override;
+  void RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) override;
+  void AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                  const NormedRows& out) override;
   void EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) override;
   void Zero(Tensor tensor) override;
   void GatherRows(const Tensor& src, const Tensor& index, Tensor dst) override;
@@ -56,8 +56,6 @@ class CudaBackend final : public Backend {
   void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
                     Tensor row_of_slot, Tensor row_offsets) override;
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
-  void CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
-                      Tensor residual) override;
   void TopK(const Tensor& x, Tensor values, Tensor columns) override;
 
  private:

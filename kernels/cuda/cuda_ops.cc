@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_backend_class.h"
 #include "kernels/cuda/feed_forward.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/quantize_rows.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/routing.h"
@@ -58,15 +59,16 @@ void CudaBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activa
   cuda::QuantizeRows({.x = x, .amax = amax, .out = out}, stream());
 }
 
-void CudaBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-                          const Activations& out) {
-  Begin("RmsNorm", x, weight, normed, out.values, out.scales);
-  cuda::RmsNorm({.x = x, .weight = weight, .eps = eps, .normed = normed, .out = out}, stream());
+void CudaBackend::RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) {
+  Begin("RmsNorm", x, norm.weight, out.values, out.activations.values, out.activations.scales);
+  cuda::RmsNorm({.delta = {}, .residual = x, .norm = norm, .out = out}, stream());
 }
 
-void CudaBackend::AddRows(const Tensor& delta, Tensor residual) {
-  Begin("AddRows", delta, residual);
-  cuda::AddRows({.delta = delta, .residual = residual}, stream());
+void CudaBackend::AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                             const NormedRows& out) {
+  Begin("AddRmsNorm", residual, delta.rows, delta.row_of, delta.weights, norm.weight, out.values,
+        out.activations.values, out.activations.scales);
+  cuda::RmsNorm({.delta = delta, .residual = residual, .norm = norm, .out = out}, stream());
 }
 
 void CudaBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
@@ -141,13 +143,6 @@ void CudaBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tens
 void CudaBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
   Begin("AddRowCounts", row_offsets, totals);
   cuda::AddRowCounts({.row_offsets = row_offsets, .totals = totals}, stream());
-}
-
-void CudaBackend::CombineExperts(const Tensor& rows, const Tensor& row_of, const Tensor& weights,
-                                 Tensor residual) {
-  Begin("CombineExperts", rows, row_of, weights, residual);
-  cuda::CombineExperts({.rows = rows, .row_of = row_of, .weights = weights, .residual = residual},
-                       stream());
 }
 
 void CudaBackend::TopK(const Tensor& x, Tensor values, Tensor columns) {

@@ -11,7 +11,7 @@ namespace intermix::cuda {
 inline constexpr int64_t kMaxHeadDim = 256;
 inline constexpr int64_t kMaxHeads = 256;  // query heads of one rank
 inline constexpr int64_t kMaxExperts = 512;
-inline constexpr int64_t kMaxNormWidth = 24576;  // a block keeps its row in shared memory
+inline constexpr int64_t kMaxNormWidth = 16384;  // a block keeps its row in registers
 
 struct ModelShape {
   int64_t hidden_size = 0;

@@ -1,4 +1,4 @@
-// Ops that move or add whole rows. All are bound by memory: a thread moves one piece of a row.
+// Ops that move whole rows. All are bound by memory: a thread moves one piece of a row.
 #include "kernels/cuda/device_math.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row_grid.h"
@@ -53,36 +53,6 @@ void CopyRows(const CopyParams& p, int64_t row_bytes, int64_t batches, cudaStrea
   }
 }
 
-struct AddParams {
-  const uint16_t* delta;
-  float* residual;
-  int64_t delta_stride;  // elements
-  int64_t residual_stride;
-  int64_t rows;
-  int64_t units;
-};
-
-// kWidth elements per thread: 8, or 1 where rows are not aligned.
-template <int kWidth>
-__global__ void AddRowsKernel(AddParams p) {
-  const int64_t row = grid_row();
-  const int64_t unit = grid_unit();
-  if (row >= p.rows || unit >= p.units) return;
-  const uint16_t* delta = p.delta + row * p.delta_stride + unit * kWidth;
-  float* to = p.residual + row * p.residual_stride + unit * kWidth;
-  if constexpr (kWidth == 8) {
-    float d[8];
-    float sum[8];
-    load_row8(delta, d);
-    load_f32x8(to, sum);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum[i] = add_rn(sum[i], d[i]);
-    store_f32x8(to, sum);
-  } else {
-    *to = add_rn(*to, load_row1(delta));
-  }
-}
-
 template <typename T>
 struct EmbedParams {
   const int32_t* ids;
@@ -130,21 +100,6 @@ int64_t RowStrideBytes(const Tensor& tensor, int dimension) {
 }
 
 }  // namespace
-
-void AddRows(const AddRowsArgs& args, cudaStream_t stream) {
-  CHECK_EQ(args.delta.rows(), args.residual.rows());
-  CHECK_EQ(args.delta.cols(), args.residual.cols());
-  const bool wide =
-      args.delta.cols() % 8 == 0 && RowsAligned(args.delta, 16) && RowsAligned(args.residual, 16);
-  const AddParams params = {.delta = reinterpret_cast<const uint16_t*>(args.delta.data<BFloat16>()),
-                            .residual = args.residual.data<float>(),
-                            .delta_stride = args.delta.stride(0),
-                            .residual_stride = args.residual.stride(0),
-                            .rows = args.delta.rows(),
-                            .units = wide ? args.delta.cols() / 8 : args.delta.cols()};
-  Launch("AddRows", wide ? AddRowsKernel<8> : AddRowsKernel<1>,
-         RowGrid(params.rows, params.units, stream), params);
-}
 
 void EmbedRows(const EmbedRowsArgs& args, cudaStream_t stream) {
   CHECK_EQ(args.ids.rows(), args.out.rows());

@@ -1,4 +1,4 @@
-// Launchers of the ops that move or add whole rows; see kernels/backend.h for what each computes.
+// Launchers of the ops that move whole rows; see kernels/backend.h for what each computes.
 // Stream-ordered; nothing is allocated. Bit-identical to ReferenceBackend. Tensors lie on the
 // device; rows may be strided. 16-byte accesses where every row allows them, else narrower ones.
 #pragma once
@@ -8,12 +8,6 @@
 #include "kernels/core/tensor.h"
 
 namespace intermix::cuda {
-
-struct AddRowsArgs {
-  Tensor delta;     // [tokens, K] bfloat16
-  Tensor residual;  // [tokens, K] float32, added to
-};
-void AddRows(const AddRowsArgs& args, cudaStream_t stream);
 
 struct EmbedRowsArgs {
   Tensor ids;    // [tokens] int32

@@ -1,4 +1,4 @@
-// The router, and the sum of what the experts returned.
+// The router, and the order of rows by expert.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -57,27 +57,6 @@ void ReferenceBackend::SortByExpert(const Tensor& experts, int32_t first_expert,
 
 void ReferenceBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
   AddRowCountsOnHost(row_offsets, totals);
-}
-
-void ReferenceBackend::CombineExperts(const Tensor& rows, const Tensor& row_of,
-                                      const Tensor& weights, Tensor residual) {
-  const int64_t top_k = weights.cols();
-  CHECK(row_of.empty() || row_of.cols() == top_k) << row_of.ToString();
-  CHECK_EQ(rows.cols(), residual.cols());
-  for (int64_t m = 0; m < residual.rows(); ++m) {
-    const float* weight = weights.row<float>(m);
-    for (int64_t k = 0; k < residual.cols(); ++k) {
-      float sum = 0.0f;
-      for (int64_t slot = 0; slot < top_k; ++slot) {
-        const int64_t from = row_of.empty() ? m * top_k + slot : row_of.row<int32_t>(m)[slot];
-        const BFloat16* row = rows.row<BFloat16>(from);
-        const float term = weight[slot] * static_cast<float>(row[k]);
-        sum = slot == 0 ? term : sum + term;
-      }
-      float* to = residual.row<float>(m);
-      to[k] = to[k] + sum;
-    }
-  }
 }
 
 }  // namespace intermix

@@ -1,4 +1,4 @@
-// Row quantisation and the norm that feeds it.
+// Row quantisation, the norm that feeds it, and what joins the residual before.
 #include <cmath>
 #include <limits>
 
@@ -52,6 +52,21 @@ void QuantizeRow(const T* x, float amax, const Activations& out, int64_t m) {
   }
 }
 
+// What joins element k of token m's residual.
+float DeltaAt(const Delta& delta, int64_t m, int64_t k) {
+  if (delta.weights.empty()) return static_cast<float>(delta.rows.row<BFloat16>(m)[k]);
+  const int64_t top_k = delta.weights.cols();
+  const float* weight = delta.weights.row<float>(m);
+  float sum = 0.0f;
+  for (int64_t slot = 0; slot < top_k; ++slot) {
+    const int64_t row =
+        delta.row_of.empty() ? m * top_k + slot : delta.row_of.row<int32_t>(m)[slot];
+    const float term = weight[slot] * static_cast<float>(delta.rows.row<BFloat16>(row)[k]);
+    sum = slot == 0 ? term : sum + term;
+  }
+  return sum;
+}
+
 }  // namespace
 
 void ReferenceBackend::RowAbsMax(const Tensor& x, Tensor amax) {
@@ -74,20 +89,31 @@ void ReferenceBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const A
   }
 }
 
-void ReferenceBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-                               const Activations& out) {
+void ReferenceBackend::RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) {
   const int64_t count = x.cols();
-  CHECK_EQ(weight.cols(), count);
-  CHECK_EQ(normed.cols(), count);
-  CHECK_EQ(normed.rows(), x.rows());
+  const Activations& activations = out.activations;
+  CHECK_EQ(norm.weight.cols(), count);
+  CHECK_EQ(out.values.cols(), count);
+  CHECK_EQ(out.values.rows(), x.rows());
+  const float* weight = norm.weight.data<float>();
   for (int64_t m = 0; m < x.rows(); ++m) {
     const float* row = x.row<float>(m);
-    float* result = normed.row<float>(m);
+    float* result = out.values.row<float>(m);
     const float mean_square = LaneDot(row, row, count) / static_cast<float>(count);
-    const float inverse = 1.0f / std::sqrt(mean_square + eps);
-    for (int64_t k = 0; k < count; ++k) result[k] = (row[k] * inverse) * weight.data<float>()[k];
-    QuantizeRow(result, out.quantized() ? AbsMax(result, count) : 0.0f, out, m);
+    const float inverse = 1.0f / std::sqrt(mean_square + norm.eps);
+    for (int64_t k = 0; k < count; ++k) result[k] = (row[k] * inverse) * weight[k];
+    QuantizeRow(result, activations.quantized() ? AbsMax(result, count) : 0.0f, activations, m);
   }
+}
+
+void ReferenceBackend::AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                                  const NormedRows& out) {
+  CHECK_EQ(delta.rows.cols(), residual.cols());
+  for (int64_t m = 0; m < residual.rows(); ++m) {
+    float* to = residual.row<float>(m);
+    for (int64_t k = 0; k < residual.cols(); ++k) to[k] = to[k] + DeltaAt(delta, m, k);
+  }
+  RmsNorm(residual, norm, out);
 }
 
 }  // namespace intermix

@@ -23,16 +23,6 @@ void ReferenceBackend::CopyToHost(const Tensor& tensor, void* host) {
   if (tensor.bytes() > 0) std::memcpy(host, tensor.raw(), static_cast<size_t>(tensor.bytes()));
 }
 
-void ReferenceBackend::AddRows(const Tensor& delta, Tensor residual) {
-  CHECK_EQ(delta.rows(), residual.rows());
-  CHECK_EQ(delta.cols(), residual.cols());
-  for (int64_t m = 0; m < delta.rows(); ++m) {
-    const BFloat16* from = delta.row<BFloat16>(m);
-    float* to = residual.row<float>(m);
-    for (int64_t k = 0; k < delta.cols(); ++k) to[k] = to[k] + static_cast<float>(from[k]);
-  }
-}
-
 void ReferenceBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
   CHECK_EQ(ids.rows(), out.rows());
   CHECK_EQ(table.cols(), out.cols());

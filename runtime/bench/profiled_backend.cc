@@ -65,13 +65,14 @@ void ProfiledBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Ac
   Time("quantise", [&] { inner_.QuantizeRows(x, amax, out); });
 }
 
-void ProfiledBackend::RmsNorm(const Tensor& x, const Tensor& weight, float eps, Tensor normed,
-                              const Activations& out) {
-  Time("norm", [&] { inner_.RmsNorm(x, weight, eps, normed, out); });
+void ProfiledBackend::RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& out) {
+  Time("norm", [&] { inner_.RmsNorm(x, norm, out); });
 }
 
-void ProfiledBackend::AddRows(const Tensor& delta, Tensor residual) {
-  Time("add", [&] { inner_.AddRows(delta, residual); });
+void ProfiledBackend::AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
+                                 const NormedRows& out) {
+  Time(delta.weights.empty() ? "add and norm" : "combine and norm",
+       [&] { inner_.AddRmsNorm(delta, residual, norm, out); });
 }
 
 void ProfiledBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {
@@ -114,11 +115,6 @@ void ProfiledBackend::SortByExpert(const Tensor& experts, int32_t first_expert, 
 
 void ProfiledBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {
   Time("count rows", [&] { inner_.AddRowCounts(row_offsets, totals); });
-}
-
-void ProfiledBackend::CombineExperts(const Tensor& rows, const Tensor& row_of,
-                                     const Tensor& weights, Tensor residual) {
-  Time("combine", [&] { inner_.CombineExperts(rows, row_of, weights, residual); });
 }
 
 void ProfiledBackend::TopK(const Tensor& x, Tensor values, Tensor columns) {

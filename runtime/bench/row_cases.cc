@@ -44,25 +44,39 @@ PreparedKernel PrepareQuantize(Backend& backend, int64_t tokens, int64_t width) 
           .run = [&backend, data, x, out] { backend.QuantizeRows(x, Tensor(), out); }};
 }
 
+// Where the normalised rows of a residual go.
+struct NormData {
+  NormData(DeviceData& data, int64_t tokens, int64_t width)
+      : residual(data.Random(DType::kF32, {tokens, width})),
+        norm{.weight = data.Random(DType::kF32, {width}), .eps = 1e-5f},
+        out{.values = data.Zeros(DType::kF32, {tokens, width}),
+            .activations = {.values = data.Zeros(DType::kI8, {tokens, width}),
+                            .scales = data.Zeros(DType::kF32, {tokens})}} {}
+  double bytes() const { return Bytes({residual, out.values, out.activations.values}); }
+
+  Tensor residual;
+  Norm norm;
+  NormedRows out;
+};
+
 PreparedKernel PrepareNorm(Backend& backend, int64_t tokens, int64_t width) {
   const auto data = std::make_shared<DeviceData>(backend);
-  const Tensor x = data->Random(DType::kF32, {tokens, width});
-  const Tensor weight = data->Random(DType::kF32, {width});
-  const Tensor normed = data->Zeros(DType::kF32, {tokens, width});
-  const Activations out{.values = data->Zeros(DType::kI8, {tokens, width}),
-                        .scales = data->Zeros(DType::kF32, {tokens})};
-  return {.work = {.bytes = Bytes({x, normed, out.values})},
-          .run = [&backend, data, x, weight, normed, out] {
-            backend.RmsNorm(x, weight, 1e-5f, normed, out);
-          }};
+  const NormData rows(*data, tokens, width);
+  return {.work = {.bytes = rows.bytes()},
+          .run = [&backend, data, rows] { backend.RmsNorm(rows.residual, rows.norm, rows.out); }};
 }
 
-PreparedKernel PrepareAdd(Backend& backend, int64_t tokens, int64_t width) {
+// The sum with a layer's results, or with those of each token's experts, and the norm after it.
+PreparedKernel PrepareAddNorm(Backend& backend, int64_t tokens, int64_t width, int64_t top_k) {
   const auto data = std::make_shared<DeviceData>(backend);
-  const Tensor delta = data->Random(DType::kBF16, {tokens, width});
-  const Tensor residual = data->Zeros(DType::kF32, {tokens, width});
-  return {.work = {.bytes = Bytes({delta, residual, residual})},
-          .run = [&backend, data, delta, residual] { backend.AddRows(delta, residual); }};
+  const NormData rows(*data, tokens, width);
+  const bool experts = top_k > 0;
+  const Delta delta{.rows = data->Random(DType::kBF16, {experts ? tokens * top_k : tokens, width}),
+                    .weights = experts ? data->Random(DType::kF32, {tokens, top_k}) : Tensor()};
+  return {.work = {.bytes = rows.bytes() + Bytes({rows.residual, delta.rows})},
+          .run = [&backend, data, rows, delta] {
+            backend.AddRmsNorm(delta, rows.residual, rows.norm, rows.out);
+          }};
 }
 
 PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t tokens,
@@ -99,7 +113,7 @@ PreparedKernel PrepareRoute(Backend& backend, const ModelConfig& config, int64_t
           }};
 }
 
-// What a rank does to its rows around the experts: sort, gather, and the sum of what came back.
+// What a rank does to its rows before the experts: sort and gather.
 PreparedKernel PreparePermute(Backend& backend, const ModelConfig& config, int64_t tokens) {
   const auto data = std::make_shared<DeviceData>(backend);
   const int64_t top_k = config.num_experts_per_tok;
@@ -113,18 +127,6 @@ PreparedKernel PreparePermute(Backend& backend, const ModelConfig& config, int64
           .run = [&backend, data, experts, token_of_row, row_of_slot, offsets, x, gathered] {
             backend.SortByExpert(experts, 0, token_of_row, row_of_slot, offsets);
             backend.GatherRows(x, token_of_row, gathered);
-          }};
-}
-
-PreparedKernel PrepareCombine(Backend& backend, const ModelConfig& config, int64_t tokens) {
-  const auto data = std::make_shared<DeviceData>(backend);
-  const int64_t top_k = config.num_experts_per_tok;
-  const Tensor rows = data->Random(DType::kBF16, {tokens * top_k, config.hidden_size});
-  const Tensor weights = data->Random(DType::kF32, {tokens, top_k});
-  const Tensor residual = data->Zeros(DType::kF32, {tokens, config.hidden_size});
-  return {.work = {.bytes = Bytes({rows, residual, residual})},
-          .run = [&backend, data, rows, weights, residual] {
-            backend.CombineExperts(rows, Tensor(), weights, residual);
           }};
 }
 
@@ -156,12 +158,13 @@ std::vector<KernelCase> RowCases(const KernelCaseOptions& options) {
     };
     add("quantise", inner, [=](Backend& b) { return PrepareQuantize(b, t, inner); });
     add("norm", hidden, [=](Backend& b) { return PrepareNorm(b, t, hidden); });
-    add("add", hidden, [=](Backend& b) { return PrepareAdd(b, t, hidden); });
+    add("add and norm", hidden, [=](Backend& b) { return PrepareAddNorm(b, t, hidden, 0); });
     add("rope", config.head_dim, [=](Backend& b) { return PrepareRope(b, config, t, kv_dtype); });
     if (!config.is_moe()) continue;
     add("route", hidden, [=](Backend& b) { return PrepareRoute(b, config, t); });
     add("sort and gather", hidden, [=](Backend& b) { return PreparePermute(b, config, t); });
-    add("combine", hidden, [=](Backend& b) { return PrepareCombine(b, config, t); });
+    add("combine and norm", hidden,
+        [=](Backend& b) { return PrepareAddNorm(b, t, hidden, config.num_experts_per_tok); });
   }
   const auto add_sampling = [&](const char* how, const SamplingParams& params) {
     cases.push_back({.op = "sample",

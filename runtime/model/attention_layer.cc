@@ -7,14 +7,14 @@ namespace intermix {
 
 AttentionLayer::AttentionLayer(Options options) : options_(std::move(options)), tp_(options_.tp) {}
 
-void AttentionLayer::Forward(const ForwardContext& ctx, int64_t layer, const Activations& normed,
-                             Tensor residual) const {
+void AttentionLayer::Forward(const ForwardContext& ctx, int64_t layer, const NextNorm& next,
+                             ResidualStream& stream) const {
   const Execution& exec = ctx.exec;
   const int64_t tokens = ctx.rows.tokens;
   const int64_t q_cols = static_cast<int64_t>(options_.kv_head_of.size()) * options_.head_dim;
   const int64_t kv_cols = options_.num_kv_heads * options_.head_dim;
 
-  const Activations all = tp_.AllTokens(exec, ctx.rows, normed);
+  const Activations all = tp_.AllTokens(exec, ctx.rows, stream.normed().activations);
   const Tensor qkv = exec.Take(DType::kF32, {tokens, q_cols + 2 * kv_cols});
   exec.backend.Gemm(all, *options_.qkv, qkv);
 
@@ -32,7 +32,7 @@ void AttentionLayer::Forward(const ForwardContext& ctx, int64_t layer, const Act
       tp_.AllColumns(exec, ctx.rows.placement, heads, options_.o->quantized());
   const Tensor shard = exec.Take(DType::kBF16, {tokens, options_.o->n()});
   exec.backend.Gemm(whole, *options_.o, shard);
-  exec.backend.AddRows(tp_.ToResidual(exec, ctx.rows, shard), residual);
+  stream.Add(exec, {.rows = tp_.ToResidual(exec, ctx.rows, shard)}, next);
 }
 
 }  // namespace intermix

@@ -8,7 +8,7 @@
 
 #include "comm/parallel_linear.h"
 #include "kernels/backend.h"
-#include "moe/feed_forward.h"
+#include "moe/residual_stream.h"
 #include "runtime/model/forward_context.h"
 
 namespace intermix {
@@ -29,11 +29,10 @@ class AttentionLayer {
   bool quantized() const { return options_.qkv->quantized(); }
   int64_t weight_bytes() const { return options_.qkv->bytes() + options_.o->bytes(); }
 
-  // residual += attention of the normalised rows.
-  //   normed    [rows.mine.size(), hidden]
-  //   residual  [rows.mine.size(), hidden] float32
-  void Forward(const ForwardContext& ctx, int64_t layer, const Activations& normed,
-               Tensor residual) const;
+  // Adds the attention of the stream's normalised rows, of ctx.rows.mine.size() tokens, to it.
+  //   next  the norm of the layer after this one
+  void Forward(const ForwardContext& ctx, int64_t layer, const NextNorm& next,
+               ResidualStream& stream) const;
 
  private:
   Options options_;

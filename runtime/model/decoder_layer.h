@@ -1,4 +1,5 @@
-// DecoderLayer: norm, attention, norm, feed-forward; each half adds to the residual.
+// DecoderLayer: norm, attention, norm, feed-forward; each half adds to the residual stream and
+// normalises it for the half that comes next.
 #pragma once
 
 #include <memory>
@@ -17,13 +18,15 @@ struct DecoderLayer {
   std::unique_ptr<AttentionLayer> attention;
   std::unique_ptr<FeedForward> feed_forward;
 
-  //   residual  [rows.mine.size(), hidden] float32
-  void Forward(const ForwardContext& ctx, int64_t layer, Tensor residual) const;
-};
+  // What the layer wants in front of it.
+  NextNorm first_norm() const {
+    return {.norm = {.weight = input_norm.view, .eps = norm_eps},
+            .quantized = attention->quantized()};
+  }
 
-// RMSNorm into both forms that follow: float32 rows, and rows for a linear layer (the same memory
-// where that layer takes float32).
-NormedRows Normalize(const Execution& exec, const Tensor& x, const Tensor& weight, float eps,
-                     bool quantized);
+  //   next  the norm of what comes after this layer
+  void Forward(const ForwardContext& ctx, int64_t layer, const NextNorm& next,
+               ResidualStream& stream) const;
+};
 
 }  // namespace intermix

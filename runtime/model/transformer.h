@@ -46,7 +46,8 @@ class Transformer {
       : config_(config), plan_(plan), tp_(*groups.tp) {}
 
   Tensor Embed(const ForwardContext& ctx) const;
-  Tensor Logits(const ForwardContext& ctx, const Tensor& residual) const;
+  NextNorm NormBefore(size_t layer) const;
+  Tensor Logits(const ForwardContext& ctx, const Activations& normed) const;
 
   ModelConfig config_;
   ShardPlan plan_;

@@ -52,32 +52,45 @@ ExpertWeights MakeExpert(Backend& backend, Scheme scheme, int expert, Slice inte
 }
 
 struct StepTensors {
-  OwnedTensor normed;    // [tokens, hidden] float32
-  OwnedTensor residual;  // [tokens, hidden] float32
+  OwnedTensor residual;  // [tokens, hidden] float32: before the block, then after it
+  OwnedTensor normed;    // [tokens, hidden] float32: after it
 };
 
 StepTensors MakeStep(int64_t tokens) {
-  StepTensors step = {.normed = RandomTensor(DType::kF32, {tokens, kHidden}, 1),
-                      .residual = RandomTensor(DType::kF32, {tokens, kHidden}, 2)};
-  if (tokens > 1) step.normed.view.row<float>(1)[3] = std::numeric_limits<float>::infinity();
+  StepTensors step = {.residual = RandomTensor(DType::kF32, {tokens, kHidden}, 2),
+                      .normed = OwnedTensor::Host(DType::kF32, {tokens, kHidden})};
+  if (tokens > 1) step.residual.view.row<float>(1)[3] = std::numeric_limits<float>::infinity();
   return step;
 }
 
-// Runs the block on this rank's rows of the step and leaves the result in `residual`'s rows.
-void RunBlock(FeedForward& block, Backend& backend, const TokenRows& rows, const Tensor& normed,
-              Tensor residual) {
-  Workspace workspace([](size_t bytes) { return Buffer::Host(bytes); });
-  const Execution exec = {.backend = backend, .workspace = workspace};
-  Activations act = {.values = normed, .scales = Tensor()};
-  if (block.quantized()) {
-    act = exec.TakeActivations(normed.rows(), kHidden, true);
-    backend.QuantizeRows(normed, Tensor(), act);
-  }
-  block.Forward(exec, rows, {.values = normed, .activations = act}, residual);
+void ExpectSame(const StepTensors& actual, const StepTensors& expected, const std::string& what) {
+  EXPECT_TRUE(BitwiseEqual(actual.residual.view, expected.residual.view)) << what;
+  EXPECT_TRUE(BitwiseEqual(actual.normed.view, expected.normed.view)) << what;
 }
 
-// The residual after the block on `layout`; each rank's rows are put where they belong.
-OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPlacement placement,
+// Runs the block on tokens [begin, begin + rows.mine.size()) of the step; where `keep`, they hold
+// the result afterwards.
+void RunBlock(FeedForward& block, Backend& backend, Communicator& group, const TokenRows& rows,
+              int64_t begin, bool keep, StepTensors& step) {
+  Workspace workspace([](size_t bytes) { return Buffer::Host(bytes); });
+  const Execution exec = {.backend = backend, .workspace = workspace};
+  const int64_t tokens = rows.mine.size();
+  const Tensor residual = exec.Take(DType::kF32, {tokens, kHidden});
+  const Tensor mine = step.residual.view.Rows(begin, begin + tokens);
+  std::memcpy(residual.raw(), mine.raw(), static_cast<size_t>(mine.bytes()));
+  group.Barrier();  // all have their copy
+  const OwnedTensor gains = RandomTensor(DType::kF32, {kHidden}, 1);
+  const Norm norm = {.weight = gains.view, .eps = 1e-5f};
+  ResidualStream stream(exec, residual, {.norm = norm, .quantized = block.quantized()});
+  block.Forward(exec, rows, {.norm = norm, .quantized = false}, stream);
+  if (!keep) return;
+  std::memcpy(mine.raw(), residual.raw(), static_cast<size_t>(mine.bytes()));
+  std::memcpy(step.normed.view.Rows(begin, begin + tokens).raw(), stream.normed().values.raw(),
+              static_cast<size_t>(mine.bytes()));
+}
+
+// The step after the block on `layout`; each rank's rows are put where they belong.
+StepTensors RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPlacement placement,
                    std::optional<int64_t> overlap_tokens = std::nullopt) {
   StepTensors step = MakeStep(problem.total());
   std::atomic<int64_t> worked = 0;  // rows of all experts, counted on each of their etp ranks
@@ -107,29 +120,23 @@ OwnedTensor RunMoe(const Problem& problem, const ParallelLayout& layout, TokenPl
     const int64_t begin = std::accumulate(problem.group_tokens.begin(),
                                           problem.group_tokens.begin() + dp_rank, int64_t{0});
     const TokenRows rows = TensorGroup(*groups.tp).Place(problem.group_tokens, dp_rank, placement);
-    const Tensor normed = step.normed.view.Rows(begin + rows.mine.begin, begin + rows.mine.end);
-    const Tensor residual = step.residual.view.Rows(begin + rows.mine.begin, begin + rows.mine.end);
-    // Where rows are replicated, every rank works on a copy and the group's first one keeps it.
-    OwnedTensor copy = OwnedTensor::Host(DType::kF32, {residual.rows(), kHidden});
-    std::memcpy(copy.view.raw(), residual.raw(), residual.bytes());
-    groups.world->Barrier();
-    RunBlock(block, *backend, rows, normed, copy.view);
-    const bool keeper = placement == TokenPlacement::kSharded || layout.tp_rank(rank) == 0;
-    if (keeper) std::memcpy(residual.raw(), copy.view.raw(), residual.bytes());
+    // Where rows are replicated, the group's first rank keeps the result.
+    const bool keep = placement == TokenPlacement::kSharded || layout.tp_rank(rank) == 0;
+    RunBlock(block, *backend, *groups.world, rows, begin + rows.mine.begin, keep, step);
 
     for (int e = 0; e < experts.experts_per_group(); ++e) {
       worked += totals.view.data<int32_t>()[e];
     }
   });
   EXPECT_EQ(worked, problem.total() * kTopK * layout.etp);
-  return std::move(step.residual);
+  return step;
 }
 
 class MoeBlockTest : public testing::TestWithParam<std::tuple<Scheme, int64_t>> {};
 
 TEST_P(MoeBlockTest, EveryLayoutGivesTheSameBits) {
   const auto [scheme, tokens] = GetParam();
-  const OwnedTensor expected =
+  const StepTensors expected =
       RunMoe({.scheme = scheme, .group_tokens = {tokens}}, ParallelLayout(), {});
   for (int world : {2, 4}) {
     for (int tp = 1; tp <= world; tp *= 2) {
@@ -140,13 +147,11 @@ TEST_P(MoeBlockTest, EveryLayoutGivesTheSameBits) {
         problem.group_tokens.assign(layout.dp, tokens / (layout.dp + 1));
         problem.group_tokens[0] = tokens - (layout.dp - 1) * (tokens / (layout.dp + 1));
         for (TokenPlacement placement : {TokenPlacement::kReplicated, TokenPlacement::kSharded}) {
-          const OwnedTensor actual = RunMoe(problem, layout, placement);
-          EXPECT_TRUE(BitwiseEqual(actual.view, expected.view))
-              << layout.ToString() << (placement == TokenPlacement::kSharded ? " sharded" : "");
+          ExpectSame(RunMoe(problem, layout, placement), expected,
+                     layout.ToString() + (placement == TokenPlacement::kSharded ? " sharded" : ""));
         }
-        const OwnedTensor in_halves = RunMoe(problem, layout, TokenPlacement::kSharded, 0);
-        EXPECT_TRUE(BitwiseEqual(in_halves.view, expected.view))
-            << layout.ToString() << " sharded, in halves";
+        ExpectSame(RunMoe(problem, layout, TokenPlacement::kSharded, 0), expected,
+                   layout.ToString() + " sharded, in halves");
       }
     }
   }
@@ -159,7 +164,7 @@ INSTANTIATE_TEST_SUITE_P(Schemes, MoeBlockTest,
 
 TEST(DenseMlpTest, EveryTensorParallelSizeGivesTheSameBits) {
   constexpr int64_t kTokens = 7;
-  OwnedTensor expected;
+  std::optional<StepTensors> expected;
   for (int world : {1, 2, 4}) {
     for (TokenPlacement placement : {TokenPlacement::kReplicated, TokenPlacement::kSharded}) {
       StepTensors step = MakeStep(kTokens);
@@ -170,20 +175,13 @@ TEST(DenseMlpTest, EveryTensorParallelSizeGivesTheSameBits) {
                        Part(kHidden, tp->size(), tp->rank())),
             *tp);
         const TokenRows rows = TensorGroup(*tp).Place({kTokens}, 0, placement);
-        OwnedTensor copy = OwnedTensor::Host(DType::kF32, {rows.mine.size(), kHidden});
-        const Tensor residual = step.residual.view.Rows(rows.mine.begin, rows.mine.end);
-        std::memcpy(copy.view.raw(), residual.raw(), residual.bytes());
-        tp->Barrier();
-        RunBlock(mlp, *backend, rows, step.normed.view.Rows(rows.mine.begin, rows.mine.end),
-                 copy.view);
-        const bool keeper = placement == TokenPlacement::kSharded || tp->rank() == 0;
-        if (keeper) std::memcpy(residual.raw(), copy.view.raw(), residual.bytes());
+        const bool keep = placement == TokenPlacement::kSharded || tp->rank() == 0;
+        RunBlock(mlp, *backend, *tp, rows, rows.mine.begin, keep, step);
       });
-      if (expected.view.empty()) {
-        expected = std::move(step.residual);
-      } else {
-        EXPECT_TRUE(BitwiseEqual(step.residual.view, expected.view)) << world << " ranks";
-      }
+      if (!expected.has_value())
+        expected = std::move(step);
+      else
+        ExpectSame(step, *expected, std::to_string(world) + " ranks");
     }
   }
 }

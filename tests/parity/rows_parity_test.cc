@@ -1,5 +1,6 @@
 // Every op that works row by row, on every instruction set and number of threads, equals
 // ReferenceBackend bit for bit: ragged widths, zero rows of tokens, rows with NaN and infinities.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -26,6 +27,18 @@ class RowsParityTest : public ParityTest {
     ExpectSame(DType::kF32, {tokens}, [&](Backend& backend, const Tensor& scales) {
       const OwnedTensor codes = OwnedTensor::Host(DType::kI8, {tokens, width});
       op(backend, Activations{.values = codes.view, .scales = scales});
+    });
+  }
+
+  // Calls op(backend, rows) with int8 and with float32 rows, and compares all that it writes.
+  template <typename Op>
+  void ExpectSameNormedRows(int64_t tokens, int64_t width, const Op& op) {
+    const OwnedTensor values = OwnedTensor::Host(DType::kF32, {tokens, width});
+    ExpectSameActivations(tokens, width, [&](Backend& backend, const Activations& out) {
+      op(backend, NormedRows{.values = values.view, .activations = out});
+    });
+    ExpectSame(DType::kF32, {tokens, width}, [&](Backend& backend, const Tensor& y) {
+      op(backend, NormedRows{.values = y, .activations = {.values = y, .scales = {}}});
     });
   }
 };
@@ -61,26 +74,58 @@ TEST_P(RowsParityTest, RmsNorm) {
       SCOPED_TRACE(width);
       const OwnedTensor x = HostileRows(DType::kF32, tokens, width, 2);
       const OwnedTensor weight = RandomTensor(DType::kF32, {width}, 3);
-      ExpectSameActivations(tokens, width, [&](Backend& backend, const Activations& out) {
-        const OwnedTensor normed = OwnedTensor::Host(DType::kF32, {tokens, width});
-        backend.RmsNorm(x.view, weight.view, 1e-5f, normed.view, out);
-      });
-      ExpectSame(DType::kF32, {tokens, width}, [&](Backend& backend, const Tensor& y) {
-        backend.RmsNorm(x.view, weight.view, 1e-5f, y, {.values = y});
+      const Norm norm = {.weight = weight.view, .eps = 1e-5f};
+      ExpectSameNormedRows(tokens, width, [&](Backend& backend, const NormedRows& out) {
+        backend.RmsNorm(x.view, norm, out);
       });
       if (HasFailure()) return;
     }
   }
 }
 
-TEST_P(RowsParityTest, AddEmbedGatherMerge) {
+TEST_P(RowsParityTest, AddRmsNorm) {
+  for (const int64_t width : kWidths) {
+    const OwnedTensor weight = RandomTensor(DType::kF32, {width}, 3);
+    const Norm norm = {.weight = weight.view, .eps = 1e-5f};
+    const OwnedTensor start = HostileRows(DType::kF32, 17, width, 16);
+    const OwnedTensor rows = HostileRows(DType::kBF16, 85, width, 13);
+    for (const int64_t top_k : {0, 1, 2, 5}) {  // 0: rows as they are
+      SCOPED_TRACE(std::to_string(width) + ", top " + std::to_string(top_k));
+      const OwnedTensor row_of = RandomInts({17, std::max<int64_t>(top_k, 1)}, 0, 84, 14);
+      const OwnedTensor weights = RandomTensor(DType::kF32, {17, std::max<int64_t>(top_k, 1)}, 15);
+      std::vector<Delta> deltas;
+      if (top_k == 0) {
+        deltas.push_back({.rows = rows.view.Rows(0, 17)});
+      } else {
+        deltas.push_back({.rows = rows.view, .row_of = row_of.view, .weights = weights.view});
+        deltas.push_back({.rows = rows.view, .row_of = {}, .weights = weights.view});
+      }
+      for (const Delta& delta : deltas) {
+        const auto add = [&](Backend& backend, const Tensor& residual, const NormedRows& out) {
+          backend.QuantizeRows(start.view, Tensor(), {.values = residual});
+          backend.AddRmsNorm(delta, residual, norm, out);
+        };
+        const OwnedTensor residual = OwnedTensor::Host(DType::kF32, {17, width});
+        ExpectSameNormedRows(17, width, [&](Backend& backend, const NormedRows& out) {
+          add(backend, residual.view, out);
+        });
+        ExpectSame(DType::kF32, {17, width}, [&](Backend& backend, const Tensor& y) {
+          const OwnedTensor values = OwnedTensor::Host(DType::kF32, {17, width});
+          add(backend, y, {.values = values.view, .activations = {.values = values.view}});
+        });
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(RowsParityTest, EmbedGatherMerge) {
   for (const int64_t width : kWidths) {
     SCOPED_TRACE(width);
     const OwnedTensor delta = HostileRows(DType::kBF16, 17, width, 4);
     const OwnedTensor start = HostileRows(DType::kF32, 17, width + 3, 5);
     ExpectSame(DType::kF32, {17, width}, [&](Backend& backend, const Tensor& y) {
       backend.QuantizeRows(start.view.Cols(3, width + 3), Tensor(), {.values = y});
-      backend.AddRows(delta.view, y);
     });
     const OwnedTensor ids = RandomInts({40}, 0, 16, 6);
     for (const Tensor& table : {delta.view, start.view.Cols(0, width)}) {
@@ -119,22 +164,6 @@ TEST_P(RowsParityTest, RouteWithTiesAndNan) {
       ExpectSame(DType::kF32, {17, top_k}, [&](Backend& backend, const Tensor& weights) {
         const OwnedTensor experts = OwnedTensor::Host(DType::kI32, {17, top_k});
         backend.Route(x.view, gate.view, experts.view, weights);
-      });
-    }
-  }
-}
-
-TEST_P(RowsParityTest, CombineExperts) {
-  for (const int64_t width : kWidths) {
-    for (const int64_t top_k : {1, 2, 5}) {
-      SCOPED_TRACE(width);
-      const OwnedTensor rows = HostileRows(DType::kBF16, 40, width, 13);
-      const OwnedTensor row_of = RandomInts({17, top_k}, 0, 39, 14);
-      const OwnedTensor weights = RandomTensor(DType::kF32, {17, top_k}, 15);
-      const OwnedTensor start = RandomTensor(DType::kF32, {17, width}, 16);
-      ExpectSame(DType::kF32, {17, width}, [&](Backend& backend, const Tensor& y) {
-        backend.QuantizeRows(start.view, Tensor(), {.values = y});
-        backend.CombineExperts(rows.view, row_of.view, weights.view, y);
       });
     }
   }

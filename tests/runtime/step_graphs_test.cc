@@ -1,6 +1,8 @@
 // StepGraphs: a step of a shape seen before is replayed, without its ops being called again.
 #include "runtime/engine/step_graphs.h"
 
+#include <numeric>
+
 #include "comm/self_communicator.h"
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_backend.h"
@@ -8,26 +10,28 @@
 namespace intermix {
 namespace {
 
-// Runs steps of these shapes, each of which doubles a number; how often the ops themselves ran.
+// Runs steps of these shapes, each of which adds 1 to some numbers; how often the ops themselves
+// ran.
 int CountForwards(Backend& backend, bool wanted, const std::vector<int64_t>& shapes) {
-  const Buffer memory = backend.Allocate(32);
-  const Tensor one = memory.View(DType::kBF16, {1, 8});
+  const Buffer memory = backend.Allocate(64);
+  const Tensor one = memory.View(DType::kI32, {9});  // one row of each of 8 experts
   const Buffer sums = backend.Allocate(64);
-  const Tensor sum = sums.View(DType::kF32, {1, 8});
+  const Tensor sum = sums.View(DType::kI32, {8});
   const std::unique_ptr<Communicator> control = MakeSelfCommunicator();
   StepGraphs graphs(backend, *control, wanted);
-  const std::vector<BFloat16> ones(8, BFloat16(1.0f));
-  backend.CopyToDevice(ones.data(), one);
+  std::vector<int32_t> offsets(9);
+  std::iota(offsets.begin(), offsets.end(), 0);
+  backend.CopyToDevice(offsets.data(), one);
   int forwards = 0;
   for (size_t step = 0; step < shapes.size(); ++step) {
     const Tensor result = graphs.Run({shapes[step], 7}, one.raw(), [&] {
       ++forwards;
-      backend.AddRows(one, sum);
+      backend.AddRowCounts(one, sum);
       return sum;
     });
-    std::vector<float> values(8);
+    std::vector<int32_t> values(8);
     backend.CopyToHost(result, values.data());
-    EXPECT_EQ(values, std::vector<float>(8, static_cast<float>(step + 1)));
+    EXPECT_EQ(values, std::vector<int32_t>(8, static_cast<int32_t>(step + 1)));
   }
   return forwards;
 }

@@ -58,6 +58,16 @@ class Lender {
   std::vector<Buffer> buffers_;
 };
 
+// residual += delta; the norm after it goes nowhere.
+void AddRows(Backend& backend, Lender& lend, const Delta& delta, const Tensor& residual) {
+  const int64_t cols = residual.cols();
+  const OwnedTensor gains = RandomTensor(DType::kF32, {cols}, 7);
+  const OwnedTensor room = OwnedTensor::Host(DType::kF32, {residual.rows(), cols});
+  const Tensor normed = lend(room.view);
+  backend.AddRmsNorm(delta, residual, {.weight = lend(gains.view), .eps = 1e-5f},
+                     {.values = normed, .activations = {.values = normed, .scales = {}}});
+}
+
 class CudaBackendTest : public testing::Test {
  protected:
   // The output, at first zero, of `op(backend, lend, out)` on one backend.
@@ -120,7 +130,10 @@ TEST_F(CudaBackendTest, RowOps) {
         const Tensor rows = lend(x.view);
         const Tensor peaks = lend(amax.view);
         b.RowAbsMax(rows, peaks);
-        if (norm) b.RmsNorm(rows, lend(weight.view), 1e-5f, lend(room.view), to);
+        if (norm) {
+          b.RmsNorm(rows, {.weight = lend(weight.view), .eps = 1e-5f},
+                    {.values = lend(room.view), .activations = to});
+        }
         if (!norm) b.QuantizeRows(rows, peaks, to);
       };
       const OwnedTensor other = OwnedTensor::Host(codes ? DType::kF32 : DType::kI8, {5, 48});
@@ -137,7 +150,7 @@ TEST_F(CudaBackendTest, RowOps) {
   }
   ExpectSame(DType::kF32, {5, 48}, [&](Backend& b, Lender& lend, const Tensor& out) {
     b.QuantizeRows(lend(x.view), Tensor(), {.values = out});
-    b.AddRows(lend(delta.view), out);
+    AddRows(b, lend, {.rows = lend(delta.view)}, out);
   });
   ExpectSame(DType::kF32, {9, 48}, [&](Backend& b, Lender& lend, const Tensor& out) {
     b.EmbedRows(lend(ids.view), lend(delta.view), out);
@@ -184,7 +197,8 @@ TEST_F(CudaBackendTest, RoutingOps) {
   for (const Tensor& from : {row_of.view, Tensor()}) {
     ExpectSame(DType::kF32, {7, 32}, [&](Backend& b, Lender& lend, const Tensor& out) {
       b.QuantizeRows(lend(x.view), Tensor(), {.values = out});
-      b.CombineExperts(lend(rows.view), lend(from), lend(weights.view), out);
+      AddRows(b, lend,
+              {.rows = lend(rows.view), .row_of = lend(from), .weights = lend(weights.view)}, out);
     });
   }
 }
@@ -376,9 +390,12 @@ TEST_F(CudaBackendTest, ZeroTokensAreFine) {
   const Tensor f32 = none.View(DType::kF32, {0, 96});
   const Activations x = {.values = none.View(DType::kI8, {0, 96}),
                          .scales = none.View(DType::kF32, {0})};
-  gpu_->RmsNorm(f32, gpu_->Allocate(96 * 4).View(DType::kF32, {96}), 1e-5f, f32, x);
+  const Buffer gains = gpu_->Allocate(96 * 4);
+  const Norm norm = {.weight = gains.View(DType::kF32, {96}), .eps = 1e-5f};
+  gpu_->RmsNorm(f32, norm, {.values = f32, .activations = x});
   gpu_->Gemm(x, **weight, none.View(DType::kF32, {0, 24}));
-  gpu_->AddRows(none.View(DType::kBF16, {0, 96}), f32);
+  gpu_->AddRmsNorm({.rows = none.View(DType::kBF16, {0, 96})}, f32, norm,
+                   {.values = f32, .activations = x});
   gpu_->Synchronize();
 }
 

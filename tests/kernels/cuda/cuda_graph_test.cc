@@ -47,7 +47,7 @@ TEST_F(CudaGraphTest, ReplaysGiveWhatTheOpsGive) {
   int calls = 0;
   const auto work = [&] {
     ++calls;
-    gpu_->RmsNorm(x, gain, 1e-5f, normed, codes);
+    gpu_->RmsNorm(x, {.weight = gain, .eps = 1e-5f}, {.values = normed, .activations = codes});
     gpu_->Gemm(codes, **weight, y);
   };
   const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);

@@ -117,34 +117,6 @@ TEST_P(CudaFeedForwardTest, ExponentialInSilu) {
   ExpectSame(d_out, out);
 }
 
-TEST_P(CudaFeedForwardTest, CombineExperts) {
-  for (const int64_t width : kWidths) {
-    for (const int64_t top_k : {1, 2, 5}) {
-      SCOPED_TRACE(width);
-      const OwnedTensor rows = HostileRows(DType::kBF16, 17 * top_k, width, 2);
-      const OwnedTensor row_of =
-          RandomInts({17, top_k}, 0, static_cast<int32_t>(17 * top_k) - 1, 3);
-      const OwnedTensor weights = RandomTensor(DType::kF32, {17, top_k}, 4);
-      const OwnedTensor residual = RandomTensor(DType::kF32, {17, width}, 5);
-      const DeviceTensor d_rows(rows), d_row_of(row_of), d_weights(weights), d_residual(residual);
-      reference().CombineExperts(rows.view, row_of.view, weights.view, residual.view);
-      cuda::CombineExperts({.rows = d_rows.view,
-                            .row_of = d_row_of.view,
-                            .weights = d_weights.view,
-                            .residual = d_residual.view},
-                           nullptr);
-      ExpectSame(d_residual, residual);
-      reference().CombineExperts(rows.view, Tensor(), weights.view, residual.view);
-      cuda::CombineExperts({.rows = d_rows.view,
-                            .row_of = Tensor(),
-                            .weights = d_weights.view,
-                            .residual = d_residual.view},
-                           nullptr);
-      ExpectSame(d_residual, residual);
-    }
-  }
-}
-
 TEST_P(CudaFeedForwardTest, RouteWithTiesAndNan) {
   for (const int64_t hidden : {5, 100, 128}) {
     for (const int64_t num_experts : {1, 8, 37, 70}) {

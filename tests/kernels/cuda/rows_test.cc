@@ -1,11 +1,14 @@
-// The kernels of rows.cu, quantize_rows.cu and top_k.cu equal ReferenceBackend bit for bit, in
-// every thread order: ragged widths, aligned and unaligned column slices, no rows, rows with NaN
-// and infinities. Outputs are slices of wider tensors whose other columns must stay as they were.
+// The kernels of rows.cu, quantize_rows.cu, norm.cu and top_k.cu equal ReferenceBackend bit for
+// bit, in every thread order: ragged widths, aligned and unaligned column slices, no rows, rows
+// with NaN and infinities. Outputs are slices of wider tensors whose other columns must stay as
+// they were.
 #include "kernels/cuda/rows.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/quantize_rows.h"
 #include "kernels/cuda/top_k.h"
 #include "kernels/operands.h"
@@ -84,37 +87,100 @@ TEST_P(CudaRowsTest, RowAbsMaxAndQuantizeRows) {
   });
 }
 
+// What a norm reads and writes, twice: on the host and on the device.
+struct NormCase {
+  NormCase(int64_t tokens, int64_t width, int64_t room, int64_t top_k)
+      : residual(HostileRows(DType::kF32, tokens, room, 3)),
+        weight(RandomTensor(DType::kF32, {width}, 4)),
+        normed(RandomTensor(DType::kF32, {tokens, room}, 5)),
+        copy(RandomTensor(DType::kF32, {tokens, room}, 6)),
+        codes(OwnedTensor::Host(DType::kI8, {tokens, room})),
+        scales(OwnedTensor::Host(DType::kF32, {tokens})),
+        rows(HostileRows(DType::kBF16, tokens * std::max<int64_t>(top_k, 1), room, 7)),
+        row_of(RandomInts({tokens, top_k}, 0,
+                          static_cast<int32_t>(std::max<int64_t>(tokens * top_k, 1)) - 1, 8)),
+        weights(RandomTensor(DType::kF32, {tokens, top_k}, 9)) {}
+
+  OwnedTensor residual, weight, normed, copy, codes, scales, rows, row_of, weights;
+  DeviceTensor d_residual{residual}, d_weight{weight}, d_normed{normed}, d_copy{copy},
+      d_codes{codes}, d_scales{scales}, d_rows{rows}, d_row_of{row_of}, d_weights{weights};
+};
+
+enum class Form { kInt8, kInPlace, kCopied };
+
+// Runs one norm on both; columns(t) is the slice of a tensor of NormCase that has the rows.
+template <typename Columns>
+void ExpectSameNorm(NormCase& c, Backend& reference, int64_t top_k, bool mapped, bool adds,
+                    Form form, const Columns& columns) {
+  const auto args = [&](const auto& pick) {
+    Delta delta;
+    if (adds) delta.rows = columns(pick(c.rows, c.d_rows));
+    if (adds && top_k > 0) {
+      delta.weights = pick(c.weights, c.d_weights);
+      if (mapped) delta.row_of = pick(c.row_of, c.d_row_of);
+    }
+    const Tensor values = columns(pick(c.normed, c.d_normed));
+    Activations out = {.values = values, .scales = {}};
+    if (form == Form::kCopied) out.values = columns(pick(c.copy, c.d_copy));
+    if (form == Form::kInt8) {
+      out = {.values = columns(pick(c.codes, c.d_codes)), .scales = pick(c.scales, c.d_scales)};
+    }
+    return cuda::RmsNormArgs{.delta = delta,
+                             .residual = columns(pick(c.residual, c.d_residual)),
+                             .norm = {.weight = pick(c.weight, c.d_weight), .eps = 1e-5f},
+                             .out = {.values = values, .activations = out}};
+  };
+  const auto host = [](const OwnedTensor& t, const DeviceTensor&) { return t.view; };
+  const auto device = [](const OwnedTensor&, const DeviceTensor& t) { return t.view; };
+  const cuda::RmsNormArgs on_host = args(host);
+  if (adds) {
+    reference.AddRmsNorm(on_host.delta, on_host.residual, on_host.norm, on_host.out);
+  } else {
+    reference.RmsNorm(on_host.residual, on_host.norm, on_host.out);
+  }
+  cuda::RmsNorm(args(device), nullptr);
+  ExpectSame(c.d_residual, c.residual);
+  ExpectSame(c.d_normed, c.normed);
+  ExpectSame(c.d_copy, c.copy);
+  ExpectSame(c.d_codes, c.codes);
+  ExpectSame(c.d_scales, c.scales);
+}
+
 TEST_P(CudaRowsTest, RmsNorm) {
   ForEachSlice([&](const Slice& slice, int64_t tokens, const auto& columns) {
-    const int64_t wide = slice.width + 16;
-    const OwnedTensor x = HostileRows(DType::kF32, tokens, wide, 3);
-    const OwnedTensor weight = RandomTensor(DType::kF32, {slice.width}, 4);
-    const OwnedTensor normed = RandomTensor(DType::kF32, {tokens, wide}, 5);
-    const OwnedTensor copy = RandomTensor(DType::kF32, {tokens, wide}, 6);
-    const OwnedTensor codes = OwnedTensor::Host(DType::kI8, {tokens, wide});
-    const OwnedTensor scales = OwnedTensor::Host(DType::kF32, {tokens});
-    const DeviceTensor d_x(x), d_weight(weight), d_normed(normed), d_copy(copy), d_codes(codes),
-        d_scales(scales);
-    const auto run = [&](const Activations& out, const Activations& d_out) {
-      reference().RmsNorm(columns(x.view), weight.view, 1e-5f, columns(normed.view), out);
-      cuda::RmsNorm({.x = columns(d_x.view),
-                     .weight = d_weight.view,
-                     .eps = 1e-5f,
-                     .normed = columns(d_normed.view),
-                     .out = d_out},
-                    nullptr);
-      ExpectSame(d_normed, normed);
-    };
-    run({.values = columns(codes.view), .scales = scales.view},
-        {.values = columns(d_codes.view), .scales = d_scales.view});
-    ExpectSame(d_codes, codes);
-    ExpectSame(d_scales, scales);
-    run({.values = columns(normed.view), .scales = {}},
-        {.values = columns(d_normed.view), .scales = {}});
-    run({.values = columns(copy.view), .scales = {}},
-        {.values = columns(d_copy.view), .scales = {}});
-    ExpectSame(d_copy, copy);
+    NormCase c(tokens, slice.width, slice.width + 16, 0);
+    for (const Form form : {Form::kInt8, Form::kInPlace, Form::kCopied}) {
+      ExpectSameNorm(c, reference(), 0, false, false, form, columns);
+    }
   });
+}
+
+TEST_P(CudaRowsTest, AddRmsNormOfRowsAndOfExperts) {
+  ForEachSlice([&](const Slice& slice, int64_t tokens, const auto& columns) {
+    if (tokens == 0) return;
+    for (const int64_t top_k : {0, 1, 2, 5}) {
+      NormCase c(tokens, slice.width, slice.width + 16, top_k);
+      ExpectSameNorm(c, reference(), top_k, true, true, Form::kInt8, columns);
+      ExpectSameNorm(c, reference(), top_k, false, true, Form::kInPlace, columns);
+    }
+  });
+}
+
+// More than one piece for each thread, and steps of the sum that are not whole.
+TEST_P(CudaRowsTest, RmsNormOfLongRows) {
+  for (const int64_t width : {4160, 9000, 700}) {
+    for (const int64_t top_k : {0, 2}) {
+      NormCase c(2, width, width, top_k);
+      ExpectSameNorm(c, reference(), top_k, true, true, Form::kInt8,
+                     [](const Tensor& t) { return t; });
+    }
+  }
+}
+
+// Many rows take fewer threads each.
+TEST_P(CudaRowsTest, RmsNormOfManyRows) {
+  NormCase c(300, 64, 64, 2);
+  ExpectSameNorm(c, reference(), 2, true, true, Form::kInt8, [](const Tensor& t) { return t; });
 }
 
 // More than a block holds in registers.
@@ -131,37 +197,6 @@ TEST_P(CudaRowsTest, QuantizeRowsThatAreLong) {
     ExpectSame(d_codes, codes);
     ExpectSame(d_scales, scales);
   }
-}
-
-TEST_P(CudaRowsTest, RmsNormOfARowThatIsLongerThanABlock) {
-  const OwnedTensor x = HostileRows(DType::kF32, 2, 4160, 7);
-  const OwnedTensor weight = RandomTensor(DType::kF32, {4160}, 8);
-  const OwnedTensor normed = OwnedTensor::Host(DType::kF32, {2, 4160});
-  const OwnedTensor codes = OwnedTensor::Host(DType::kI8, {2, 4160});
-  const OwnedTensor scales = OwnedTensor::Host(DType::kF32, {2});
-  const DeviceTensor d_x(x), d_weight(weight), d_normed(normed), d_codes(codes), d_scales(scales);
-  reference().RmsNorm(x.view, weight.view, 1e-5f, normed.view,
-                      {.values = codes.view, .scales = scales.view});
-  cuda::RmsNorm({.x = d_x.view,
-                 .weight = d_weight.view,
-                 .eps = 1e-5f,
-                 .normed = d_normed.view,
-                 .out = {.values = d_codes.view, .scales = d_scales.view}},
-                nullptr);
-  ExpectSame(d_normed, normed);
-  ExpectSame(d_codes, codes);
-  ExpectSame(d_scales, scales);
-}
-
-TEST_P(CudaRowsTest, AddRows) {
-  ForEachSlice([&](const Slice& slice, int64_t tokens, const auto& columns) {
-    const OwnedTensor delta = HostileRows(DType::kBF16, tokens, slice.width + 16, 9);
-    const OwnedTensor residual = HostileRows(DType::kF32, tokens, slice.width + 16, 10);
-    const DeviceTensor d_delta(delta), d_residual(residual);
-    reference().AddRows(columns(delta.view), columns(residual.view));
-    cuda::AddRows({.delta = columns(d_delta.view), .residual = columns(d_residual.view)}, nullptr);
-    ExpectSame(d_residual, residual);
-  });
 }
 
 TEST_P(CudaRowsTest, EmbedRows) {

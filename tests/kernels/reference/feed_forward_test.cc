@@ -173,6 +173,15 @@ TEST(ReferenceSortTest, OrdersSlotsByExpertThenToken) {
   EXPECT_EQ(totals.view.data<int32_t>()[1], offsets[2] - offsets[1] - 1);
 }
 
+// The sum alone.
+void Add(const Delta& delta, const Tensor& residual) {
+  const OwnedTensor weight = RandomTensor(DType::kF32, {residual.cols()}, 1);
+  const OwnedTensor normed = OwnedTensor::Host(DType::kF32, {residual.rows(), residual.cols()});
+  ReferenceBackend().AddRmsNorm(
+      delta, residual, {.weight = weight.view, .eps = 1e-5f},
+      {.values = normed.view, .activations = {.values = normed.view, .scales = {}}});
+}
+
 TEST(ReferenceCombineTest, WithoutAnIndexSlotsLieOneAfterTheOther) {
   const OwnedTensor rows = RandomTensor(DType::kBF16, {6, 8}, 11);
   const OwnedTensor weights = RandomTensor(DType::kF32, {3, 2}, 12);
@@ -180,9 +189,8 @@ TEST(ReferenceCombineTest, WithoutAnIndexSlotsLieOneAfterTheOther) {
   std::iota(row_of.view.data<int32_t>(), row_of.view.data<int32_t>() + 6, 0);
   const OwnedTensor indexed = RandomTensor(DType::kF32, {3, 8}, 13);
   const OwnedTensor direct = RandomTensor(DType::kF32, {3, 8}, 13);
-  ReferenceBackend backend;
-  backend.CombineExperts(rows.view, row_of.view, weights.view, indexed.view);
-  backend.CombineExperts(rows.view, Tensor(), weights.view, direct.view);
+  Add({.rows = rows.view, .row_of = row_of.view, .weights = weights.view}, indexed.view);
+  Add({.rows = rows.view, .row_of = {}, .weights = weights.view}, direct.view);
   EXPECT_TRUE(BitwiseEqual(direct.view, indexed.view));
 }
 
@@ -192,7 +200,7 @@ TEST(ReferenceCombineTest, SumsWeightedSlotsInAscendingOrderWithoutFma) {
   const OwnedTensor weights = RandomTensor(DType::kF32, {5, 3}, 8);
   const OwnedTensor before = RandomTensor(DType::kF32, {5, 40}, 9);
   const OwnedTensor residual = RandomTensor(DType::kF32, {5, 40}, 9);
-  ReferenceBackend().CombineExperts(rows.view, row_of.view, weights.view, residual.view);
+  Add({.rows = rows.view, .row_of = row_of.view, .weights = weights.view}, residual.view);
   for (int64_t m = 0; m < 5; ++m) {
     for (int64_t k = 0; k < 40; ++k) {
       volatile float term[3];  // every product rounded to float32 before the sums

@@ -137,7 +137,8 @@ TEST_F(ReferenceRowsTest, RmsNormFollowsDouble) {
   const OwnedTensor weight = RandomTensor(DType::kF32, {300}, 6);
   const OwnedTensor normed = OwnedTensor::Host(DType::kF32, {5, 300});
   const OwnedActivations out = Int8Rows(5, 300);
-  backend_.RmsNorm(x.view, weight.view, kEps, normed.view, out.view());
+  backend_.RmsNorm(x.view, {.weight = weight.view, .eps = kEps},
+                   {.values = normed.view, .activations = out.view()});
   for (int64_t m = 0; m < 5; ++m) {
     double mean_square = 0.0;
     for (int64_t k = 0; k < 300; ++k) mean_square += std::pow(ElementAt(x.view, m, k), 2) / 300;
@@ -162,26 +163,38 @@ TEST_F(ReferenceRowsTest, RmsNormOfAZeroOrNanRow) {
   const OwnedTensor weight = RandomTensor(DType::kF32, {64}, 8);
   OwnedTensor normed = OwnedTensor::Host(DType::kF32, {3, 64});
   const OwnedActivations out = Int8Rows(3, 64);
-  backend_.RmsNorm(x.view, weight.view, 1e-6f, normed.view, out.view());
+  const Norm norm = {.weight = weight.view, .eps = 1e-6f};
+  backend_.RmsNorm(x.view, norm, {.values = normed.view, .activations = out.view()});
   EXPECT_EQ(out.scales.view.data<float>()[0], 0.0f);
   EXPECT_TRUE(std::isnan(out.scales.view.data<float>()[1]));
   EXPECT_GT(out.scales.view.data<float>()[2], 0.0f);
   const Activations same{.values = normed.view, .scales = {}};  // float32 rows: in place
-  backend_.RmsNorm(x.view, weight.view, 1e-6f, normed.view, same);
+  backend_.RmsNorm(x.view, norm, {.values = normed.view, .activations = same});
   EXPECT_EQ(normed.view.row<float>(0)[5], 0.0f);
 }
 
-TEST_F(ReferenceRowsTest, AddRowsAddsOnceInFloat) {
-  OwnedTensor residual = RandomTensor(DType::kF32, {3, 17}, 9);
+TEST_F(ReferenceRowsTest, AddRmsNormAddsOnceInFloatAndNormalisesTheSum) {
+  const OwnedTensor residual = RandomTensor(DType::kF32, {3, 17}, 9);
   const OwnedTensor before = RandomTensor(DType::kF32, {3, 17}, 9);
   const OwnedTensor delta = RandomTensor(DType::kBF16, {3, 17}, 10);
-  backend_.AddRows(delta.view, residual.view);
+  const OwnedTensor weight = RandomTensor(DType::kF32, {17}, 11);
+  const Norm norm = {.weight = weight.view, .eps = 1e-5f};
+  const OwnedTensor normed = OwnedTensor::Host(DType::kF32, {3, 17});
+  const OwnedActivations out = Int8Rows(3, 17);
+  backend_.AddRmsNorm({.rows = delta.view}, residual.view, norm,
+                      {.values = normed.view, .activations = out.view()});
   for (int64_t m = 0; m < 3; ++m) {
     for (int64_t k = 0; k < 17; ++k) {
       EXPECT_EQ(residual.view.row<float>(m)[k],
                 static_cast<float>(ElementAt(before.view, m, k) + ElementAt(delta.view, m, k)));
     }
   }
+  const OwnedTensor apart = OwnedTensor::Host(DType::kF32, {3, 17});
+  const OwnedActivations codes = Int8Rows(3, 17);
+  backend_.RmsNorm(residual.view, norm, {.values = apart.view, .activations = codes.view()});
+  EXPECT_TRUE(BitwiseEqual(normed.view, apart.view));
+  EXPECT_TRUE(BitwiseEqual(out.values.view, codes.values.view));
+  EXPECT_TRUE(BitwiseEqual(out.scales.view, codes.scales.view));
 }
 
 TEST_F(ReferenceRowsTest, EmbedAndGatherPickRows) {

@@ -1,0 +1,299 @@
+// The root-mean-square norm with its own quantisation, and the sum in front of it. One block per
+// row.
+#include <algorithm>
+
+#include "kernels/cuda/block_max.h"
+#include "kernels/cuda/device_math.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/row_codes.h"
+#include "kernels/cuda/row_grid.h"
+
+namespace intermix::cuda {
+namespace {
+
+constexpr int kHeld = 16;  // elements of the row that a thread has
+constexpr int64_t kMaxThreads = 1024;
+static_assert(kMaxThreads * kHeld == kMaxNormWidth);
+
+enum class Sum { kNone, kRows, kExperts };
+
+struct NormParams {
+  const uint16_t* delta;
+  const int32_t* row_of;  // null: the identity
+  const float* weights;
+  float* residual;
+  const float* gain;
+  float* normed;
+  int8_t* codes;   // null where the rows stay float32
+  float* widened;  // then a second copy of normed, or null
+  float* scales;
+  int64_t delta_stride;  // elements
+  int64_t row_of_stride;
+  int64_t weights_stride;
+  int64_t residual_stride;
+  int64_t normed_stride;
+  int64_t out_stride;  // of codes or widened
+  float eps;
+  int32_t cols;
+  int32_t top_k;
+};
+
+// What the block's shared memory begins with: warps' maxima and the row's factor.
+struct NormMemory {
+  int32_t maxima[kWarp];
+  float inverse;
+  float unused[3];  // what follows begins at a multiple of 16 bytes
+};
+
+// Elements k .. k + kWidth of a row of float32 or bfloat16.
+template <int kWidth, typename T>
+__device__ void load_piece(const T* from, float* x) {
+  if constexpr (kWidth == 8) {
+    float piece[8];
+    load_row8(from, piece);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = piece[i];
+  } else {
+    *x = load_row1(from);
+  }
+}
+
+template <int kWidth>
+__device__ void store_piece(float* to, const float* x) {
+  if constexpr (kWidth == 8) {
+    *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
+    *reinterpret_cast<float4*>(to + 4) = {x[4], x[5], x[6], x[7]};
+  } else {
+    *to = *x;
+  }
+}
+
+template <int kWidth>
+__device__ void store_codes(int8_t* to, const float* x, float inverse) {
+  if constexpr (kWidth == 8) {
+    uint2 codes = {0, 0};
+    if (inverse != 0.0f) codes = {code4(x, inverse), code4(x + 4, inverse)};
+    *reinterpret_cast<uint2*>(to) = codes;
+  } else {
+    *to = inverse == 0.0f ? int8_t{0} : static_cast<int8_t>(code(*x, inverse));
+  }
+}
+
+// Calls visit(k, x) for each piece of the row that this thread has: x[0] .. x[kWidth - 1] are its
+// elements k .. k + kWidth - 1. Wide pieces stay in the thread's registers, `held`; elements one by
+// one stay in shared memory, in `row`.
+template <int kWidth, typename Visit>
+__device__ void for_each_piece(int32_t cols, float (&held)[kHeld], float* row, const Visit& visit) {
+  if constexpr (kWidth == 8) {
+#pragma unroll
+    for (int piece = 0; piece < kHeld / kWidth; ++piece) {
+      const auto k = static_cast<int32_t>((piece * blockDim.x + threadIdx.x) * kWidth);
+      if (k < cols) visit(k, held + piece * kWidth);
+    }
+  } else {
+    for (auto k = static_cast<int32_t>(threadIdx.x); k < cols;
+         k += static_cast<int32_t>(blockDim.x)) {
+      visit(k, row + k);
+    }
+  }
+}
+
+// LaneDot(row, row), on every lane of the warp that calls it. The next values are read while the
+// chain of fmas, which would wait for each by itself, takes these.
+__device__ float square_sum(const float* row, int32_t cols) {
+  constexpr int32_t kAhead = 16;
+  constexpr int32_t kStep = 16 * kAhead;
+  const int32_t full = cols / kStep * kStep;
+  const auto lane = static_cast<int32_t>(threadIdx.x % 16);
+  float sum = 0.0f;
+  float next[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) next[i] = full > 0 ? row[lane + 16 * i] : 0.0f;
+#pragma unroll 2
+  for (int32_t k = 0; k < full; k += kStep) {
+    float x[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) x[i] = next[i];
+    const int32_t after = k + kStep < full ? k + kStep : 0;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) next[i] = row[after + lane + 16 * i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) sum = fma_rn(x[i], x[i], sum);
+  }
+  for (int32_t k = full + lane; k < cols; k += 16) sum = fma_rn(row[k], row[k], sum);
+  return sum_lanes(sum);
+}
+
+// The experts' rows of the block's token, and their weights.
+//   slots  [2][top_k] shared
+__device__ void load_slots(const NormParams& p, int32_t* slots) {
+  const int64_t token = blockIdx.x;
+  auto* weights = reinterpret_cast<float*>(slots + p.top_k);
+  for (auto slot = static_cast<int32_t>(threadIdx.x); slot < p.top_k;
+       slot += static_cast<int32_t>(blockDim.x)) {
+    slots[slot] = p.row_of == nullptr ? static_cast<int32_t>(token) * p.top_k + slot
+                                      : p.row_of[token * p.row_of_stride + slot];
+    weights[slot] = p.weights[token * p.weights_stride + slot];
+  }
+}
+
+// x += the weighted elements k .. k + kWidth of the experts' rows, slots ascending.
+template <int kWidth>
+__device__ void add_experts(const NormParams& p, const int32_t* slots, int32_t k, float* x) {
+  const auto* weights = reinterpret_cast<const float*>(slots + p.top_k);
+  float sum[kWidth] = {};
+#pragma unroll 2
+  for (int32_t slot = 0; slot < p.top_k; ++slot) {
+    float y[kWidth];
+    load_piece<kWidth>(p.delta + slots[slot] * p.delta_stride + k, y);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const float term = mul_rn(weights[slot], y[i]);
+      sum[i] = slot == 0 ? term : add_rn(sum[i], term);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) x[i] = add_rn(x[i], sum[i]);
+}
+
+template <int kWidth>
+__device__ void add_row(const uint16_t* delta, float* x) {
+  float y[kWidth];
+  load_piece<kWidth>(delta, y);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) x[i] = add_rn(x[i], y[i]);
+}
+
+template <Sum kSum, int kWidth>
+__global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
+  auto& shared = *reinterpret_cast<NormMemory*>(shared_memory());
+  auto* row = reinterpret_cast<float*>(&shared + 1);  // [cols, padded to 4]
+  auto* slots = reinterpret_cast<int32_t*>(row + (p.cols + 3) / 4 * 4);
+  float* residual = p.residual + blockIdx.x * p.residual_stride;
+  float held[kHeld];
+  float gain[kHeld];
+  const auto for_each = [&](const auto& visit) {
+    for_each_piece<kWidth>(p.cols, held, row, visit);
+  };
+  if constexpr (kSum == Sum::kExperts) load_slots(p, slots);
+  for_each([&](int32_t k, float* x) { load_piece<kWidth>(residual + k, x); });
+  if constexpr (kSum == Sum::kRows) {
+    const uint16_t* delta = p.delta + blockIdx.x * p.delta_stride;
+    for_each([&](int32_t k, float* x) { add_row<kWidth>(delta + k, x); });
+  } else if constexpr (kSum == Sum::kExperts) {
+    sync_block();  // the slots are here
+    for_each([&](int32_t k, float* x) { add_experts<kWidth>(p, slots, k, x); });
+  }
+  for_each([&](int32_t k, float* x) {
+    if constexpr (kSum != Sum::kNone) store_piece<kWidth>(residual + k, x);
+    if constexpr (kWidth == 8) {
+      store_piece<kWidth>(row + k, x);
+      load_piece<kWidth>(p.gain + k, gain + (x - held));  // on its way while squares are summed
+    }
+  });
+  sync_block();
+  if (threadIdx.x < kWarp) {
+    const float mean = div_rn(square_sum(row, p.cols), to_f32(p.cols));
+    if (threadIdx.x == 0) shared.inverse = div_rn(1.0f, sqrt_rn(add_rn(mean, p.eps)));
+  }
+  sync_block();
+  const float inverse = shared.inverse;
+  int32_t largest = 0;
+  float* normed = p.normed + blockIdx.x * p.normed_stride;
+  float* widened = p.widened == nullptr ? nullptr : p.widened + blockIdx.x * p.out_stride;
+  for_each([&](int32_t k, float* x) {
+    const float* g = kWidth == 8 ? gain + (x - held) : p.gain + k;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      x[i] = mul_rn(mul_rn(x[i], inverse), g[i]);
+      const int32_t bits = magnitude_bits(x[i]);
+      largest = bits > largest ? bits : largest;
+    }
+    store_piece<kWidth>(normed + k, x);
+    if (widened != nullptr) store_piece<kWidth>(widened + k, x);
+  });
+  if (p.codes == nullptr) return;
+  const RowScale scale = row_scale(amax_of_bits(block_max(largest, shared.maxima)));
+  if (threadIdx.x == 0) p.scales[blockIdx.x] = scale.scale;
+  int8_t* codes = p.codes + blockIdx.x * p.out_stride;
+  for_each([&](int32_t k, float* x) { store_codes<kWidth>(codes + k, x, scale.inverse); });
+}
+
+template <int kWidth>
+auto KernelOf(Sum sum) {
+  switch (sum) {
+    case Sum::kRows:
+      return RmsNormKernel<Sum::kRows, kWidth>;
+    case Sum::kExperts:
+      return RmsNormKernel<Sum::kExperts, kWidth>;
+    default:
+      return RmsNormKernel<Sum::kNone, kWidth>;
+  }
+}
+
+void CheckShapes(const RmsNormArgs& args, Sum sum) {
+  const Delta& delta = args.delta;
+  const int64_t tokens = args.residual.rows();
+  const int64_t cols = args.residual.cols();
+  CHECK_LE(cols, kMaxNormWidth);
+  CHECK_EQ(args.norm.weight.cols(), cols);
+  CHECK_EQ(args.out.values.cols(), cols);
+  CHECK_EQ(args.out.values.rows(), tokens);
+  CHECK_EQ(args.out.activations.values.cols(), cols);
+  if (sum == Sum::kNone) return;
+  CHECK_EQ(delta.rows.cols(), cols);
+  CHECK_EQ(sum == Sum::kRows ? delta.rows.rows() : delta.weights.rows(), tokens);
+  CHECK(delta.row_of.empty() || delta.row_of.cols() == delta.weights.cols())
+      << delta.row_of.ToString();
+}
+
+}  // namespace
+
+void RmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
+  const auto& [delta, residual, norm, out] = args;
+  const Sum sum = delta.rows.empty()      ? Sum::kNone
+                  : delta.weights.empty() ? Sum::kRows
+                                          : Sum::kExperts;
+  CheckShapes(args, sum);
+  const int64_t tokens = residual.rows();
+  const int64_t cols = residual.cols();
+  const Activations& activations = out.activations;
+  const bool quantized = activations.quantized();
+  const bool copy = !quantized && activations.values.raw() != out.values.raw();
+  const bool wide = cols % 8 == 0 && RowsAligned(residual, 16) && RowsAligned(norm.weight, 16) &&
+                    RowsAligned(out.values, 16) && RowsAligned(delta.rows, 16) &&
+                    RowsAligned(activations.values, quantized ? 8 : 16);
+  // A row by itself is soonest done by many threads; of many rows, more are in flight with fewer.
+  constexpr int64_t kFewRows = 256;
+  const int64_t threads = (cols + kHeld - 1) / kHeld * (tokens <= kFewRows ? 2 : 1);
+  const auto top_k = static_cast<int32_t>(sum == Sum::kExperts ? delta.weights.cols() : 0);
+  const size_t floats = static_cast<size_t>((cols + 3) / 4 * 4 + 2 * top_k);
+  Launch("RmsNorm", wide ? KernelOf<8>(sum) : KernelOf<1>(sum),
+         {.grid = dim3(static_cast<unsigned>(tokens)),
+          .block = dim3(RowBlock(threads, kMaxThreads)),
+          .shared_bytes = sizeof(NormMemory) + floats * sizeof(float),
+          .stream = stream},
+         NormParams{.delta = sum == Sum::kNone
+                                 ? nullptr
+                                 : reinterpret_cast<const uint16_t*>(delta.rows.data<BFloat16>()),
+                    .row_of = delta.row_of.empty() ? nullptr : delta.row_of.data<int32_t>(),
+                    .weights = top_k > 0 ? delta.weights.data<float>() : nullptr,
+                    .residual = residual.data<float>(),
+                    .gain = norm.weight.data<float>(),
+                    .normed = out.values.data<float>(),
+                    .codes = quantized ? activations.values.data<int8_t>() : nullptr,
+                    .widened = copy ? activations.values.data<float>() : nullptr,
+                    .scales = quantized ? activations.scales.data<float>() : nullptr,
+                    .delta_stride = sum == Sum::kNone ? 0 : delta.rows.stride(0),
+                    .row_of_stride = delta.row_of.empty() ? 0 : delta.row_of.stride(0),
+                    .weights_stride = top_k > 0 ? delta.weights.stride(0) : 0,
+                    .residual_stride = residual.stride(0),
+                    .normed_stride = out.values.stride(0),
+                    .out_stride = activations.values.stride(0),
+                    .eps = norm.eps,
+                    .cols = static_cast<int32_t>(cols),
+                    .top_k = top_k});
+}
+
+}  // namespace intermix::cuda
