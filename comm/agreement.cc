@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,21 @@ absl::Status AgreeOnStatus(Communicator& world, const absl::Status& mine) {
   const std::string message(first->message.data());
   return absl::Status(static_cast<absl::StatusCode>(first->code),
                       alike ? message : absl::StrCat("rank ", first - all.begin(), ": ", message));
+}
+
+std::vector<std::string> GatherTexts(Communicator& world, const std::string& mine) {
+  const int64_t size = std::ssize(mine);
+  std::vector<int64_t> sizes(world.size());
+  world.AllGather(&size, sizes.data(), std::vector<int64_t>(world.size(), sizeof(size)));
+  std::string all(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}), '\0');
+  world.AllGather(mine.data(), all.data(), sizes);
+  std::vector<std::string> texts;
+  size_t begin = 0;
+  for (const int64_t bytes : sizes) {
+    texts.push_back(all.substr(begin, bytes));
+    begin += bytes;
+  }
+  return texts;
 }
 
 bool AgreeThat(Communicator& world, bool mine) {

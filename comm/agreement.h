@@ -2,6 +2,9 @@
 // none.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
 #include "comm/communicator.h"
 
@@ -11,6 +14,9 @@ namespace intermix {
 // (its message prefixed with "rank R: " where the job has more than one rank and not all failed
 // alike).
 absl::Status AgreeOnStatus(Communicator& world, const absl::Status& mine);
+
+// Collective. Every rank's text, by rank, on every rank.
+std::vector<std::string> GatherTexts(Communicator& world, const std::string& mine);
 
 // Collective. Whether all ranks say true.
 bool AgreeThat(Communicator& world, bool mine);

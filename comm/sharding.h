@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -47,5 +48,9 @@ struct ShardPlan {
 //   INVALID_ARGUMENT naming the dimension and the number of ranks that does not divide it.
 absl::StatusOr<ShardPlan> MakeShardPlan(const ShardDims& dims, const ParallelLayout& layout,
                                         int rank);
+
+// Everything that speaks against --tp `tp` --ep `ep` (0: automatic) for a job of `world` ranks and
+// this model, a sentence each: none where there is a layout with a plan for every rank.
+std::vector<std::string> LayoutProblems(const ShardDims& dims, int world, int tp, int ep);
 
 }  // namespace intermix

@@ -5,7 +5,6 @@
 #include <thread>
 #include <vector>
 
-#include "comm/agreement.h"
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "launch/request_options.h"
@@ -84,8 +83,8 @@ int RunGenerate(GenerateOptions& options) {
   Job job;
   if (absl::Status s = job.Join(options.job); !s.ok()) return job.Refuse(s);
   const absl::Status prompt = job.first() ? FinishRequest(options.request) : absl::OkStatus();
-  if (absl::Status s = AgreeOnStatus(job.world(), prompt); !s.ok()) return job.Refuse(s);
-  if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
+  if (absl::Status s = job.Check(options.job, prompt); !s.ok()) return job.Refuse(s);
+  if (absl::Status s = job.Load(); !s.ok()) return job.Refuse(s);
   if (!job.first()) {
     job.signals().SetAction([] {});  // rank 0 ends the job
     job.rank().RunWorker();

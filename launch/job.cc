@@ -1,16 +1,15 @@
 #include "launch/job.h"
 
-#include <sched.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "launch/logging.h"
+#include "launch/preflight.h"
 #include "launch/progress_bar.h"
+#include "launch/survey_rank.h"
 #include "spdlog/spdlog.h"
 
 namespace intermix {
@@ -18,17 +17,6 @@ namespace {
 
 // How long a clean stop may take before the process ends itself.
 constexpr absl::Duration kStopGrace = absl::Seconds(20);
-
-// Threads for this rank when nothing was asked for: the CPUs that it is bound to, or, where ranks
-// of one host are not bound and would all take every CPU, this rank's share of them.
-int FairThreads(const MpiSession& session) {
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return 1;
-  const int available = CPU_COUNT(&cpus);
-  const bool bound = available < sysconf(_SC_NPROCESSORS_ONLN);
-  return bound ? available : std::max(1, available / session.local_size());
-}
 
 void LogKvCache(Rank& rank, DType dtype) {
   const ModelRunner& runner = rank.runner();
@@ -95,23 +83,43 @@ absl::Status Job::Join(const JobOptions& options) {
   size_ = world_->size();
   model_directory_ = options.rank.model_directory;
   signals_.Start(kStopGrace);
-  return SetUpLogging(options.log_level, size_ > 1 ? index_ : -1, options.log_format == "json");
+  return SetUpLogging(options.log_level, log_rank(), options.log_format == "json");
 }
 
-absl::Status Job::Load(const JobOptions& options) {
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
-      absl::NotFoundError(absl::StrCat("--model ", model_directory_, " is not a directory"));
-  if (std::filesystem::is_directory(model_directory_)) tokenizer = LoadTokenizer(model_directory_);
-  if (absl::Status s = AgreeOnStatus(*world_, tokenizer.status()); !s.ok()) return s;
-  tokenizer_ = *std::move(tokenizer);
+absl::Status Job::Check(const JobOptions& options, const absl::Status& own) {
+  rank_options_ = options.rank;
+  rank_options_.local_rank = session_->local_rank();
+  rank_options_.local_size = session_->local_size();
   const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
-  if (!quant.ok()) return quant.status();  // the same on every rank
-  RankOptions rank_options = options.rank;
-  rank_options.quant = *quant;
-  if (rank_options.num_threads == 0) rank_options.num_threads = FairThreads(*session_);
-  rank_options.local_rank = session_->local_rank();
+  if (quant.ok()) rank_options_.quant = *quant;
+
+  RankFacts facts = SurveyRank(rank_options_, index_, size_);
+  const auto note = [&facts](const absl::Status& status) {
+    if (!status.ok()) facts.problems.emplace_back(status.message());
+  };
+  note(quant.status());
+  note(own);
+  if (!facts.fingerprint.empty()) {  // else it is known already what cannot be read
+    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(model_directory_);
+    note(tokenizer.status());
+    if (tokenizer.ok()) tokenizer_ = *std::move(tokenizer);
+  }
+  std::vector<RankFacts> ranks;
+  for (const std::string& json : GatherTexts(*world_, facts.ToJson())) {
+    ranks.push_back(RankFacts::FromJson(json));
+  }
+  const Verdict verdict = Judge(ranks);
+  if (first()) {
+    for (const std::string& warning : verdict.warnings) spdlog::warn("{}", warning);
+  }
+  if (rank_options_.num_threads == 0) rank_options_.num_threads = FairThreads(ranks, index_);
+  return verdict.status();
+}
+
+absl::Status Job::Load() {
   // Rank 0 speaks for all: each has about as much to load.
   ProgressBar bar("loading rank 0", ProgressBar::Unit::kBytes, stderr, absl::Seconds(1));
+  RankOptions rank_options = rank_options_;
   if (first()) {
     rank_options.load_progress = [&bar](int64_t done, int64_t total) { bar.Update(done, total); };
   }

@@ -36,19 +36,24 @@ class Job {
   // Joins the other ranks and sets up logging. Collective, like all that follows.
   absl::Status Join(const JobOptions& options);
 
-  // Loads this rank's shard, and the tokenizer. Same status on all ranks.
-  absl::Status Load(const JobOptions& options);
+  // Whether the job can run, before anything is loaded (preflight.h): one status on all ranks, with
+  // everything that is wrong on any, `own` of this rank included. Rank 0 logs warnings.
+  absl::Status Check(const JobOptions& options, const absl::Status& own = absl::OkStatus());
+
+  // After Check was OK: loads this rank's shard. Same status on all ranks.
+  absl::Status Load();
 
   int index() const { return index_; }
   int size() const { return size_; }
+  int log_rank() const { return size_ > 1 ? index_ : -1; }  // as SetUpLogging takes it
   bool first() const { return index_ == 0; }
   bool one_host() const { return session_->local_size() == size_; }
 
   SignalWatcher& signals() { return signals_; }
   Communicator& world() { return rank_ != nullptr ? rank_->world() : *world_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }  // after Check
   // After Load.
   Rank& rank() { return *rank_; }
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
   FrontModel front() const {
     return FrontModel::Make(rank_->config(), *tokenizer_, FindChatFormat(model_directory_));
   }
@@ -64,6 +69,7 @@ class Job {
   int index_ = 0;
   int size_ = 1;
   std::string model_directory_;
+  RankOptions rank_options_;  // since Check: complete
   std::unique_ptr<Rank> rank_;
   std::unique_ptr<Tokenizer> tokenizer_;
 };

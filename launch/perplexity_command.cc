@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "comm/agreement.h"
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "launch/perplexity.h"
@@ -82,10 +81,10 @@ int RunPerplexity(CommandOptions& options) {
   if (absl::Status s = job.Join(options.job); !s.ok()) return job.Refuse(s);
   absl::StatusOr<std::string> text = std::string();
   if (job.first()) text = ReadText(options.text_file);
-  if (absl::Status s = AgreeOnStatus(job.world(), text.status()); !s.ok()) return job.Refuse(s);
+  if (absl::Status s = job.Check(options.job, text.status()); !s.ok()) return job.Refuse(s);
   options.job.engine.max_batch_tokens =
       std::max(options.job.engine.max_batch_tokens, options.window);
-  if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
+  if (absl::Status s = job.Load(); !s.ok()) return job.Refuse(s);
   if (!job.first()) {
     job.signals().SetAction([] {});  // rank 0 ends the job
     job.rank().RunWorker();

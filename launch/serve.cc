@@ -5,7 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "comm/agreement.h"
 #include "kernels/core/check.h"
 #include "launch/job_monitor.h"
 #include "launch/logging.h"
@@ -80,7 +79,7 @@ int RunServe(const ServeOptions& options) {
     started = made.status();
     if (made.ok()) server = *std::move(made);
   }
-  if (absl::Status s = AgreeOnStatus(job.world(), started); !s.ok()) return job.Refuse(s);
+  if (absl::Status s = job.Check(options.job, started); !s.ok()) return job.Refuse(s);
 
   RankReporter reporter(job.index());
   ControlClientOptions control_options =
@@ -92,7 +91,7 @@ int RunServe(const ServeOptions& options) {
   }
   auto control = std::make_unique<ControlClient>(control_options, reporter.Info(),
                                                  [&] { return reporter.Status(); });
-  if (absl::Status s = job.Load(options.job); !s.ok()) return job.Refuse(s);
+  if (absl::Status s = job.Load(); !s.ok()) return job.Refuse(s);
   reporter.SetLoaded(job.rank());
   control->SetInfo(reporter.Info());
 

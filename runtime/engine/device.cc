@@ -4,6 +4,7 @@
 #include "comm/nccl_communicator.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/model_limits.h"
 #include "kernels/reference/reference_backend.h"
 
 namespace intermix {
@@ -22,6 +23,16 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const RankOptions& options, 
   }
   return absl::InvalidArgumentError(
       absl::StrCat("there is no device \"", options.device, "\"; use cpu, cuda or reference"));
+}
+
+absl::Status CheckModel(const RankOptions& options, const ModelConfig& config,
+                        const ShardPlan& plan) {
+  if (options.device != "cuda") return absl::OkStatus();
+  return cuda::CheckModelShape({.hidden_size = config.hidden_size,
+                                .num_heads = plan.heads.size(),
+                                .head_dim = config.head_dim,
+                                .num_experts = config.num_local_experts,
+                                .int8_cache = options.kv_dtype == DType::kI8});
 }
 
 // A collective between GPUs whose peer is gone may never end. MPI ends its job by itself, and CPUs

@@ -16,6 +16,11 @@ namespace intermix {
 //   UNAVAILABLE: this host or this build cannot run it.
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const RankOptions& options, int rank);
 
+// Whether the device that `options` name can run the model.
+//   INVALID_ARGUMENT: names the number that is beyond a limit, and the limit.
+absl::Status CheckModel(const RankOptions& options, const ModelConfig& config,
+                        const ShardPlan& plan);
+
 // How long a step may take before a peer counts as gone; 0: for ever.
 std::chrono::milliseconds StepLimit(const Backend& backend, int num_ranks);
 

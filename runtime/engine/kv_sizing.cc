@@ -34,4 +34,13 @@ absl::StatusOr<int64_t> DecideKvBlocks(const KvSizing& sizing, const KvCacheShap
   return blocks;
 }
 
+absl::StatusOr<int32_t> DecideMaxContext(int32_t wanted, const ModelConfig& config) {
+  const int64_t limit = config.max_position_embeddings;
+  if (wanted > limit) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a context of ", wanted, " tokens is longer than the model's ", limit));
+  }
+  return static_cast<int32_t>(wanted > 0 ? wanted : limit);
+}
+
 }  // namespace intermix

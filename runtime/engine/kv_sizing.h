@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "runtime/kv/kv_cache.h"
+#include "runtime/model/model_config.h"
 
 namespace intermix {
 
@@ -20,5 +21,9 @@ struct KvSizing {
 //   INVALID_ARGUMENT: not even one block fits; says how much is needed.
 absl::StatusOr<int64_t> DecideKvBlocks(const KvSizing& sizing, const KvCacheShape& shape,
                                        Communicator& control);
+
+// Tokens of the longest sequence: `wanted`, or where that is 0 what the model was made for.
+//   INVALID_ARGUMENT: more than that.
+absl::StatusOr<int32_t> DecideMaxContext(int32_t wanted, const ModelConfig& config);
 
 }  // namespace intermix

@@ -8,7 +8,6 @@
 #include "comm/agreement.h"
 #include "comm/parallel_groups.h"
 #include "comm/watchdog.h"
-#include "kernels/cuda/model_limits.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/engine/batch_channel.h"
 #include "runtime/engine/device.h"
@@ -96,15 +95,6 @@ class RankImpl final : public Rank, public ModelRunner {
   RankProgress progress_;
 };
 
-absl::StatusOr<int32_t> DecideMaxContext(const RankOptions& options, const ModelConfig& config) {
-  const int64_t limit = config.max_position_embeddings;
-  if (options.max_context > limit) {
-    return absl::InvalidArgumentError(absl::StrCat("a context of ", options.max_context,
-                                                   " tokens is longer than the model's ", limit));
-  }
-  return static_cast<int32_t>(options.max_context > 0 ? options.max_context : limit);
-}
-
 // The parts of start-up that need no other rank; each may fail on its own.
 struct Opened {
   std::unique_ptr<Checkpoint> checkpoint;
@@ -135,25 +125,18 @@ absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& worl
   if (!plan.ok()) return plan.status();
   opened.plan = *std::move(plan);
 
-  absl::StatusOr<int32_t> max_context = DecideMaxContext(options, config);
+  absl::StatusOr<int32_t> max_context = DecideMaxContext(options.max_context, config);
   if (!max_context.ok()) return max_context.status();
   opened.max_context = *max_context;
-  if (opened.backend->device() == Device::kCuda) {
-    const absl::Status status =
-        cuda::CheckModelShape({.hidden_size = config.hidden_size,
-                               .num_heads = opened.plan.heads.size(),
-                               .head_dim = config.head_dim,
-                               .num_experts = config.num_local_experts,
-                               .int8_cache = options.kv_dtype == DType::kI8});
-    if (!status.ok()) return status;
-  }
+  if (absl::Status s = CheckModel(options, config, opened.plan); !s.ok()) return s;
   return opened;
 }
 
 // What this rank may take of its device's memory; ranks on CPUs share their host's.
-int64_t FreeBytes(const Parts& parts) {
+int64_t FreeBytes(const RankOptions& options, const Parts& parts) {
   const int64_t free = parts.backend->free_bytes();
-  return parts.backend->device() == Device::kCpu ? free / parts.groups.control->size() : free;
+  if (parts.backend->device() != Device::kCpu) return free;
+  return free / (options.local_size > 0 ? options.local_size : parts.groups.control->size());
 }
 
 }  // namespace
@@ -192,7 +175,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
                         .dtype = options.kv_dtype};
   absl::StatusOr<int64_t> blocks = DecideKvBlocks({.memory_bytes = options.kv_memory_bytes,
                                                    .max_context = parts.max_context,
-                                                   .free_bytes = FreeBytes(parts)},
+                                                   .free_bytes = FreeBytes(options, parts)},
                                                   shape, *parts.groups.control);
   if (!blocks.ok()) return blocks.status();
   shape.num_blocks = *blocks;

@@ -25,6 +25,7 @@ struct RankOptions {
   QuantSpec quant;             // for a directory that is not quantised yet
   std::string device = "cpu";  // "cpu", "cuda" or "reference" (the scalar oracle; slow)
   int local_rank = -1;         // among this host's ranks: which GPU is its own; -1: the rank
+  int local_size = 0;          // ranks of this host, which share its memory; 0: all
   int tp = 0;                  // 0: automatic
   int ep = 0;                  // 0: automatic
   int num_threads = 0;         // 0: automatic

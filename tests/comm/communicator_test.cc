@@ -46,6 +46,14 @@ TEST(AgreeOnStatusTest, AllRanksGetTheLowestFailingRanksMessage) {
   });
 }
 
+TEST(GatherTextsTest, GivesEveryRanksTextToAll) {
+  RunRanks(3, [](std::unique_ptr<Communicator> world) {
+    const std::string mine(1000 * world->rank(), static_cast<char>('a' + world->rank()));
+    EXPECT_EQ(GatherTexts(*world, mine),
+              (std::vector<std::string>{"", std::string(1000, 'b'), std::string(2000, 'c')}));
+  });
+}
+
 TEST(AgreeThatTest, OneNoIsEverybodysNo) {
   RunRanks(3, [](std::unique_ptr<Communicator> world) {
     EXPECT_TRUE(AgreeThat(*world, true));

@@ -9,6 +9,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 std::string MakeError(int world, int tp, int ep, int experts) {
   return std::string(ParallelLayout::Make(world, tp, ep, experts).status().message());
@@ -100,6 +101,23 @@ TEST(ShardPlanTest, RefusalsNameTheDimension) {
   dims = kMixtral;
   dims.intermediate_size = 510;
   EXPECT_THAT(error(dims, 1, 1), HasSubstr("intermediate_size of 510"));
+}
+
+TEST(LayoutProblemsTest, AreAllThereAtOnce) {
+  EXPECT_THAT(LayoutProblems(kMixtral, 4, 2, 2), IsEmpty());
+  EXPECT_THAT(LayoutProblems(kMixtral, 3, 2, 2),
+              ElementsAre("--tp 2 does not divide the 3 ranks of this job",
+                          "--ep 2 does not divide the 3 ranks of this job"));
+  EXPECT_THAT(LayoutProblems(kMixtral, 3, 2, 0),
+              ElementsAre("--tp 2 does not divide the 3 ranks of this job"));
+  ShardDims dims = kMixtral;
+  dims.num_attention_heads = 6;
+  dims.num_key_value_heads = 3;
+  EXPECT_THAT(
+      LayoutProblems(dims, 4, 4, 4),
+      ElementsAre("--tp 4 does not divide the model's num_attention_heads of 6",
+                  "--tp 4 neither divides nor is a multiple of the model's num_key_value_heads "
+                  "of 3"));
 }
 
 }  // namespace

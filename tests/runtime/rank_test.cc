@@ -6,6 +6,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/engine/memory_need.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/test_paths.h"
 
@@ -98,6 +100,28 @@ TEST(RankTest, SaysWhatItIsAndCountsItsExpertsTokens) {
     rank->world().Barrier();
     EXPECT_EQ(total, kTokens * 2 * 4);
   });
+}
+
+TEST(RankTest, WhatItNeedsIsKnownBefore) {
+  for (const QuantSpec& spec : std::vector<QuantSpec>{{.scheme = Scheme::kNone},
+                                                      {.scheme = Scheme::kFloat, .group_size = 32},
+                                                      {.scales = ScaleChoice::kFolded},
+                                                      {.bits = 8, .group_size = 0}}) {
+    RunRanks(2, [&](std::unique_ptr<Communicator> comm) {
+      RankOptions options = TinyMixtral();
+      options.quant = spec;
+      options.ep = 2;
+      const std::unique_ptr<Rank> rank = *Rank::Create(options, std::move(comm));
+      const ModelConfig& config = rank->config();
+      const ShardPlan plan =
+          *MakeShardPlan(config.shard_dims(), rank->layout(), rank->world().rank());
+      const auto taken = static_cast<double>(rank->weight_bytes());
+      EXPECT_NEAR(static_cast<double>(WeightBytes(config, spec, plan)), taken, 0.05 * taken)
+          << rank->model_description();
+      const int64_t tokens = rank->kv_bytes() / KvBytesPerToken(config, plan, DType::kBF16);
+      EXPECT_EQ(tokens, rank->runner().num_kv_blocks() * rank->runner().block_size());
+    });
+  }
 }
 
 TEST(RankTest, AnInt8CacheHoldsNearlyTwiceAsManyTokens) {
