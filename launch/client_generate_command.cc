@@ -9,12 +9,14 @@
 #include "launch/logging.h"
 #include "launch/request_options.h"
 #include "launch/signal_watcher.h"
+#include "runtime/rpc/request_record.h"
 
 namespace intermix {
 namespace {
 
 struct ClientGenerateOptions {
   ClientOptions client;
+  std::string traceparent;
   RequestOptions request;
   BatchOptions batch;
 };
@@ -34,6 +36,7 @@ int RunClientGenerate(ClientGenerateOptions& options) {
   const auto stub = v1::Inference::NewStub(Connect(options.client));
   grpc::ClientContext context;
   SetDeadline(options.client, context);
+  if (!options.traceparent.empty()) context.AddMetadata("traceparent", options.traceparent);
   signals.SetAction([&context] { context.TryCancel(); });
   AnswerPrinter printer(options.request);
   const auto reader = stub->Generate(&context, options.request.request);
@@ -53,10 +56,19 @@ void AddClientGenerateCommand(CLI::App& app, int* exit_code) {
   const auto options = std::make_shared<ClientGenerateOptions>();
   AddClientOptions(*command, options->client);
   CLI::Option_group* prompt = AddRequestOptions(*command, options->request);
+  CLI::Option* traceparent =
+      command
+          ->add_option("--traceparent", options->traceparent,
+                       "Trace that the request belongs to, as W3C Trace Context writes it")
+          ->check(
+              [](const std::string& text) {
+                return ValidTraceparent(text) == text ? std::string() : "not a traceparent";
+              },
+              "TRACEPARENT");
   CLI::Option* file = prompt->add_option(
       "--file", options->batch.file,
       "Many prompts: one JSON string or object of GenerateRequest's fields per line; - is stdin");
-  file->excludes(command->get_option("--stream-json"));
+  file->excludes(command->get_option("--stream-json"), traceparent);
   command
       ->add_option("--output", options->batch.output,
                    "Write the answers to --file here, one JSON object per line (default: stdout)")

@@ -15,14 +15,20 @@ void JsonFormatter::format(const spdlog::details::log_msg& message, spdlog::memo
   const auto level = spdlog::level::to_string_view(message.level);
   line["level"] = std::string(level.data(), level.size());
   if (rank_ >= 0) line["rank"] = rank_;
-  line["message"] = std::string(message.payload.data(), message.payload.size());
+  const std::string payload(message.payload.data(), message.payload.size());
+  if (payload_ == Payload::kMembers) {
+    line["message"] = "request";
+    line.update(nlohmann::ordered_json::parse(payload, nullptr, /*allow_exceptions=*/false));
+  } else {
+    line["message"] = payload;
+  }
   const std::string text =
-      line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+      line.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   out.append(text.data(), text.data() + text.size());
 }
 
 std::unique_ptr<spdlog::formatter> JsonFormatter::clone() const {
-  return std::make_unique<JsonFormatter>(rank_);
+  return std::make_unique<JsonFormatter>(rank_, payload_);
 }
 
 }  // namespace intermix

@@ -29,16 +29,20 @@ absl::Status SetUpLogging(const std::string& level, int rank, bool json) {
         "--log-level is '", level, "'; it must be trace, debug, info, warning, error or off"));
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("intermix"));
-  const std::string who = rank < 0 ? "intermix" : absl::StrCat("intermix rank ", rank);
   if (json) {
     spdlog::set_formatter(std::make_unique<JsonFormatter>(rank));
   } else {
-    spdlog::set_pattern(absl::StrCat("%H:%M:%S.%e ", who, ": %^%l%$: %v"));
+    spdlog::set_pattern(LogPattern(rank));
   }
   spdlog::set_level(parsed);
   gpr_set_log_function(LogGrpc);
   google::protobuf::SetLogHandler(LogProtobuf);
   return absl::OkStatus();
+}
+
+std::string LogPattern(int rank) {
+  const std::string who = rank < 0 ? "intermix" : absl::StrCat("intermix rank ", rank);
+  return absl::StrCat("%H:%M:%S.%e ", who, ": %^%l%$: %v");
 }
 
 void ChangeLogLevel(const std::string& level) {

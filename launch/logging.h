@@ -12,6 +12,9 @@ namespace intermix {
 // `json`: each line is a JSON object (json_formatter.h).
 absl::Status SetUpLogging(const std::string& level, int rank, bool json = false);
 
+// How a line of text looks, in spdlog's words.
+std::string LogPattern(int rank);
+
 // Any thread: changes the level of a log that is set up. `level` is one that SetUpLogging takes.
 void ChangeLogLevel(const std::string& level);
 

@@ -12,6 +12,7 @@
 #include "launch/port_file.h"
 #include "launch/rank_reporter.h"
 #include "launch/rendezvous.h"
+#include "launch/request_log.h"
 #include "launch/start_server.h"
 #include "launch/status_page.h"
 #include "runtime/rpc/control_client.h"
@@ -73,9 +74,15 @@ int RunServe(const ServeOptions& options) {
   Job job;
   if (absl::Status s = job.Join(options.job); !s.ok()) return job.Refuse(s);
   absl::Status started;
+  std::unique_ptr<RequestLog> requests;
   std::unique_ptr<RpcServer> server;  // rank 0's
   if (job.first()) {
-    absl::StatusOr<std::unique_ptr<RpcServer>> made = StartServer(options.listen, job);
+    RequestObserver log_request;
+    if (options.log_requests) {
+      requests = std::make_unique<RequestLog>(options.job.log_format == "json", job.log_rank());
+      log_request = [&requests](const RequestRecord& record) { requests->Write(record); };
+    }
+    absl::StatusOr<std::unique_ptr<RpcServer>> made = StartServer(options.listen, job, log_request);
     started = made.status();
     if (made.ok()) server = *std::move(made);
   }

@@ -14,6 +14,7 @@ struct ServeOptions {
   std::string port_file;
   std::string metrics;  // address; empty: none
   double stall_timeout_s = 30.0;
+  bool log_requests = true;
 };
 
 // Collective over the ranks that mpirun started: from joining them to the orderly end. The exit

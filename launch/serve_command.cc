@@ -46,6 +46,8 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
                    "makes health NOT_SERVING (0: never)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_flag("!--no-log-requests", options->log_requests,
+                    "Do not log a line for each request when it is over");
   command->callback([options, exit_code] { *exit_code = RunServe(*options); });
 }
 

@@ -1,11 +1,14 @@
 #include "launch/start_server.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "spdlog/spdlog.h"
 
 namespace intermix {
 
-absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const std::string& address, Job& job) {
+absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const std::string& address, Job& job,
+                                                       RequestObserver on_request_end) {
   const absl::StatusOr<ListenAddress> listen = ListenAddress::Parse(address);
   if (!listen.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--listen: ", listen.status().message()));
@@ -14,7 +17,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const std::string& addres
       RpcServer::Start({.listen = *listen,
                         .version = INTERMIX_VERSION,
                         .world = job.size(),
-                        .on_stop_requested = [&job] { job.signals().Trigger(); }});
+                        .on_stop_requested = [&job] { job.signals().Trigger(); },
+                        .on_request_end = std::move(on_request_end)});
   if (!server.ok()) return server.status();
   if (!listen->port_given && (*server)->address().port != listen->port) {
     spdlog::warn("port {} is taken; listening on {}", listen->port, (*server)->address().port);

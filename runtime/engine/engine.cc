@@ -230,6 +230,7 @@ void Engine::Impl::Step() {
   for (Sequence* sequence : plan.sequences) {
     if (!std::exchange(sequence->started, true)) {
       times_.queue.Observe(start - sequence->submitted);
+      sequence->stream->Start(start - sequence->submitted, sequence->kv.num_cached);
     }
   }
   const Tensor logits = runner_.Step(plan.batch);  // [rows, vocab_size] float32

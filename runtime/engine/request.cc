@@ -61,6 +61,19 @@ void RequestStream::OnReady(std::function<void()> ready) {
   if (already) (*on_ready)();
 }
 
+void RequestStream::Start(absl::Duration queued, int32_t cached_tokens) {
+  cached_tokens_.store(cached_tokens, std::memory_order_relaxed);
+  queued_ns_.store(std::max<int64_t>(0, absl::ToInt64Nanoseconds(queued)),
+                   std::memory_order_release);
+}
+
+std::optional<RequestStream::Started> RequestStream::started() const {
+  const int64_t queued_ns = queued_ns_.load(std::memory_order_acquire);
+  if (queued_ns < 0) return std::nullopt;
+  return Started{.queued = absl::Nanoseconds(queued_ns),
+                 .cached_tokens = cached_tokens_.load(std::memory_order_relaxed)};
+}
+
 size_t RequestStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
   size_t unread = 0;
   Change([&](TokenDelta& pending) {

@@ -82,11 +82,21 @@ class RequestStream {
   // request within one step and ends the stream kStop.
   void HasEnough() { Want(Wanted::kEnd); }
 
+  // Any thread: how long it was queued and how many tokens of its prompt the prefix cache held,
+  // once that is known.
+  struct Started {
+    absl::Duration queued;
+    int32_t cached_tokens = 0;
+  };
+  std::optional<Started> started() const;
+
   // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none. Returns
   // how many tokens the reader has not taken.
   size_t Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
   void PushPrompt(std::vector<TokenLogprobs> logprobs);  // of the next prompt tokens
   void Finish(TokenDelta last);  // its tokens are appended to what was pushed
+  // Its sequence is in a step for the first time. Once.
+  void Start(absl::Duration queued, int32_t cached_tokens);
   bool cancelled() const { return wanted_.load(std::memory_order_relaxed) == Wanted::kNothing; }
   bool has_enough() const { return wanted_.load(std::memory_order_relaxed) == Wanted::kEnd; }
 
@@ -104,6 +114,8 @@ class RequestStream {
   TokenDelta pending_;                                     // guarded by mutex_
   std::shared_ptr<const std::function<void()>> on_ready_;  // guarded by mutex_
   std::atomic<Wanted> wanted_{Wanted::kMore};
+  std::atomic<int64_t> queued_ns_{-1};  // -1: not started; set last
+  std::atomic<int32_t> cached_tokens_{0};
 };
 
 }  // namespace intermix

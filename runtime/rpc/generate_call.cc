@@ -15,8 +15,8 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 
 }  // namespace
 
-std::shared_ptr<GenerateCall> GenerateCall::Start(LiveRequests& live) {
-  std::shared_ptr<GenerateCall> call(new GenerateCall(live));
+std::shared_ptr<GenerateCall> GenerateCall::Start(LiveRequests& live, Options options) {
+  std::shared_ptr<GenerateCall> call(new GenerateCall(live, std::move(options)));
   const std::optional<uint64_t> number = live.Add(call);
   if (!number.has_value()) return nullptr;
   call->live_number_ = *number;
@@ -24,11 +24,17 @@ std::shared_ptr<GenerateCall> GenerateCall::Start(LiveRequests& live) {
   return call;
 }
 
+void GenerateCall::Identify(const std::string& id, const std::string& log_id) {
+  live_.SetId(live_number_, id);
+  const std::lock_guard lock(mutex_);
+  log_id_ = log_id;
+}
+
 void GenerateCall::Begin(const Request& request, DeliveryThread& delivery) {
-  live_.SetId(live_number_, request.id);
   {
     const std::lock_guard lock(mutex_);
     seed_ = request.seed;
+    prompt_tokens_ = request.prompt_tokens;
     for (const std::shared_ptr<RequestStream>& stream : request.streams) {
       choices_.push_back({stream, request.answer, static_cast<uint32_t>(choices_.size())});
     }
@@ -83,10 +89,12 @@ void GenerateCall::Deliver() {
 
 GenerateCall::Action GenerateCall::NextAction() {
   if (writing_ || finishing_) return {};
-  if (cancelled_ || !failure_.ok()) {
-    finishing_ = true;
-    return {Action::Kind::kFinish, cancelled_ ? grpc::Status::CANCELLED : ToGrpc(failure_)};
+  if (cancelled_) {
+    return EndWith(absl::Now() < options_.deadline
+                       ? absl::CancelledError("the client cancelled, or is gone")
+                       : absl::DeadlineExceededError("the request's deadline passed"));
   }
+  if (!failure_.ok()) return EndWith(failure_);
   for (size_t i = 0; i < choices_.size(); ++i) {
     Choice& choice = choices_[next_choice_];
     next_choice_ = (next_choice_ + 1) % choices_.size();
@@ -102,6 +110,8 @@ GenerateCall::Action GenerateCall::ActionFor(Choice& choice) {
   TokenDelta delta = choice.stream->Next(absl::InfinitePast());
   if (delta.empty()) return {};
   const AnswerPart part = choice.answer.Take(std::move(delta));
+  choice.tokens += static_cast<int32_t>(part.delta.tokens.size());
+  if (choice.tokens > 0) first_token_ = std::min(first_token_, absl::Now());
   if (part.delta.finished) {
     choice.end = part.delta;
     choice.stream->HasEnough();  // a stop string ends it before the engine does
@@ -115,9 +125,8 @@ GenerateCall::Action GenerateCall::ActionFor(Choice& choice) {
 // One answer that fails ends them all.
 GenerateCall::Action GenerateCall::EndOf(Choice& choice) {
   if (!choice.end->status.ok()) {
-    finishing_ = true;
     CancelStreams();
-    return {Action::Kind::kFinish, ToGrpc(choice.end->status)};
+    return EndWith(choice.end->status);
   }
   choice.done = true;
   message_ = ToByteBuffer(CompletionToProto(*choice.end, seed_, choice.index));
@@ -125,6 +134,12 @@ GenerateCall::Action GenerateCall::EndOf(Choice& choice) {
       std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.done; });
   writing_ = !finishing_;
   return {finishing_ ? Action::Kind::kWriteAndFinish : Action::Kind::kWrite, grpc::Status::OK};
+}
+
+GenerateCall::Action GenerateCall::EndWith(const absl::Status& status) {
+  finishing_ = true;
+  outcome_ = status;
+  return {Action::Kind::kFinish, ToGrpc(status)};
 }
 
 void GenerateCall::CancelStreams() {
@@ -152,8 +167,31 @@ void GenerateCall::OnCancel() {
   Deliver();
 }
 
+RequestRecord GenerateCall::Record() {
+  const std::lock_guard lock(mutex_);
+  RequestRecord record = {.id = log_id_,
+                          .traceparent = options_.traceparent,
+                          .prompt_tokens = prompt_tokens_,
+                          .total = absl::Now() - started_,
+                          .status = outcome_};
+  if (first_token_ != absl::InfiniteFuture()) record.first_token = first_token_ - started_;
+  for (const Choice& choice : choices_) {
+    record.output_tokens += choice.tokens;
+    if (choice.end.has_value() && choice.end->reason.has_value()) {
+      record.finish_reasons.push_back(*choice.end->reason);
+    }
+  }
+  if (choices_.empty()) return record;
+  if (const auto started = choices_.front().stream->started()) {
+    record.queued = started->queued;
+    record.cached_tokens = started->cached_tokens;
+  }
+  return record;
+}
+
 void GenerateCall::OnDone() {
   live_.Remove(live_number_);
+  if (options_.on_end) options_.on_end(Record());
   self_.reset();
 }
 

@@ -10,14 +10,18 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/request.h"
 #include "runtime/rpc/answer_builder.h"
 #include "runtime/rpc/delivery_thread.h"
 #include "runtime/rpc/live_requests.h"
+#include "runtime/rpc/request_record.h"
 
 namespace intermix {
 
@@ -26,17 +30,25 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                            public LiveCall,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
+  struct Options {
+    std::string traceparent;  // a valid one, or empty
+    absl::Time deadline = absl::InfiniteFuture();
+    RequestObserver on_end = nullptr;  // where there is one: called when it is over
+  };
   // The reactor for gRPC, which owns itself until OnDone; null where `live` takes no more calls.
   // `live`, which has the call until OnDone, outlives it.
-  static std::shared_ptr<GenerateCall> Start(LiveRequests& live);
+  static std::shared_ptr<GenerateCall> Start(LiveRequests& live, Options options);
+
+  // Once, as soon as the request is read: the client's id, for abort, and what the log calls it.
+  void Identify(const std::string& id, const std::string& log_id);
 
   // Once, unless it fails before: the engine has the request. `answer` is a builder that has taken
   // nothing yet, for each of `streams`. `delivery` outlives the call.
   struct Request {
-    std::string id;  // the client's; for abort
     Engine::Streams streams;
     AnswerBuilder answer;
     uint64_t seed = 0;
+    int32_t prompt_tokens = 0;
   };
   void Begin(const Request& request, DeliveryThread& delivery);
   bool over();  // it needs no request any more
@@ -61,17 +73,22 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     std::shared_ptr<RequestStream> stream;
     AnswerBuilder answer;
     uint32_t index = 0;
+    int32_t tokens = 0;                  // taken
     std::optional<TokenDelta> end = {};  // how it ended, once known
     bool done = false;                   // and said
   };
 
-  explicit GenerateCall(LiveRequests& live) : live_(live) {}
+  GenerateCall(LiveRequests& live, Options options) : live_(live), options_(std::move(options)) {}
   void CancelStreams();  // mutex_ held, as for what follows
   Action NextAction();
   Action ActionFor(Choice& choice);
   Action EndOf(Choice& choice);
+  Action EndWith(const absl::Status& status);
+  RequestRecord Record();
 
   LiveRequests& live_;
+  const Options options_;
+  const absl::Time started_ = absl::Now();
   uint64_t live_number_ = 0;
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
@@ -83,7 +100,11 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool finishing_ = false;  // Finish was called: nothing more may be
   bool cancelled_ = false;  // the client is gone
   bool aborted_ = false;
-  absl::Status failure_;      // not OK: it ends with this
+  absl::Status failure_;  // not OK: it ends with this
+  absl::Status outcome_;  // how it ended, where it has
+  std::string log_id_;
+  int32_t prompt_tokens_ = 0;
+  absl::Time first_token_ = absl::InfiniteFuture();
   grpc::ByteBuffer message_;  // lives while writing_
 };
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
@@ -17,6 +18,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/rpc/front.h"
 #include "runtime/rpc/generate_call.h"
+#include "runtime/rpc/request_record.h"
 #include "runtime/rpc/task_pool.h"
 
 namespace intermix {
@@ -24,8 +26,10 @@ namespace intermix {
 class InferenceService final
     : public v1::Inference::WithRawCallbackMethod_Generate<v1::Inference::Service> {
  public:
-  // `pool` outlives the gRPC server.
-  explicit InferenceService(TaskPool& pool) : pool_(pool) {}
+  // `pool` outlives the gRPC server. `on_end`, which may be empty, hears of every call that is
+  // over.
+  InferenceService(TaskPool& pool, RequestObserver on_end)
+      : pool_(pool), on_end_(std::move(on_end)) {}
 
   // Requests are UNAVAILABLE before Open and after Close. Open may be called once; `engine` and
   // the model's tokenizer outlive the gRPC server. Engine::Run has returned, so that no stream
@@ -46,9 +50,11 @@ class InferenceService final
   };
 
   absl::StatusOr<std::shared_ptr<const Backing>> GetOpen() const;
-  absl::StatusOr<GenerateCall::Request> Submit(const grpc::ByteBuffer& bytes, absl::Time deadline);
+  absl::StatusOr<GenerateCall::Request> Submit(const grpc::ByteBuffer& bytes, absl::Time deadline,
+                                               GenerateCall& call);
 
   TaskPool& pool_;
+  const RequestObserver on_end_;
   std::atomic<uint64_t> num_requests_{0};  // for unique ids
   LiveRequests live_;
   DeliveryThread delivery_;

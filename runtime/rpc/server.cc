@@ -50,7 +50,7 @@ RpcServer::RpcServer(const RpcServerOptions& options)
       on_stop_requested_(options.on_stop_requested),
       table_(options.world),
       pool_(kTokenizerThreads, kMaxWaitingBytes),
-      inference_(pool_),
+      inference_(pool_, options.on_request_end),
       control_(options.version, job_id_, table_, inference_.live(), pool_, MakeActions()) {}
 
 ControlActions RpcServer::MakeActions() {

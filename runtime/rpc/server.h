@@ -37,6 +37,7 @@ struct RpcServerOptions {
   // A rank, or a client of the control service, wants the job to stop; called on any thread, more
   // than once.
   std::function<void()> on_stop_requested = [] {};
+  RequestObserver on_request_end = nullptr;  // hears of every Generate call that is over
 };
 
 class RpcServer {

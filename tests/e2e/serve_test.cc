@@ -2,11 +2,13 @@
 // with the tests.
 #include <csignal>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "tests/testing/run_program.h"
 #include "tests/testing/served_model.h"
 #include "tests/testing/test_paths.h"
@@ -14,7 +16,10 @@
 namespace intermix {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 const std::string kIntermix = IntermixBinary();
@@ -224,6 +229,54 @@ int Count(const std::string& text, const std::string& part) {
   int count = 0;
   for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
   return count;
+}
+
+// Lines of the log that hold `part`; waits, a minute at most, until there is one.
+std::vector<std::string> LogLines(Served& served, const std::string& part) {
+  std::vector<std::string> found;
+  for (int i = 0; i < 6000 && found.empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    std::istringstream log(served.job().err());
+    for (std::string line; std::getline(log, line);) {
+      if (line.find(part) != std::string::npos) found.push_back(line);
+    }
+  }
+  return found;
+}
+
+TEST(ServeTest, EveryRequestHasItsLineInTheLog) {
+  Served served({"--no-prefix-cache"});
+  const std::string trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  EXPECT_EQ(served
+                .Client({"generate", "--prompt", "And", "--max-tokens", "4", "--ignore-eos",
+                         "--traceparent", trace})
+                .exit_code,
+            0);
+  EXPECT_THAT(LogLines(served, trace),
+              ElementsAre(AllOf(HasSubstr("request id=\"#1\" traceparent=" + trace),
+                                HasSubstr(" status=OK finish=length prompt_tokens=2 "),
+                                HasSubstr(" output_tokens=4 queue_ms="))));
+  EXPECT_EQ(served.Client({"generate", "--prompt", "x", "--traceparent", "00-1-2-3"}).exit_code, 2);
+  EXPECT_THAT(served.job().err(), Not(HasSubstr("warning"))) << "this machine serves as it should";
+}
+
+TEST(ServeTest, NobodyForgesALineOfTheLog) {
+  Served served({"--log-format", "json"});
+  v1::GenerateRequest request = Request("And", 1);
+  request.set_request_id("mine\nintermix: all is well\n\"}");
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  v1::GenerateResponse response;
+  const auto reader = served.inference().Generate(&context, request);
+  while (reader->Read(&response)) {
+  }
+  const std::vector<std::string> lines = LogLines(served, "all is well");
+  ASSERT_THAT(lines, SizeIs(1));
+  const auto json = nlohmann::json::parse(lines[0], nullptr, false);
+  ASSERT_TRUE(json.is_object()) << lines[0];
+  EXPECT_EQ(json["request_id"], request.request_id());
+  EXPECT_EQ(json["status"], "OK");
+  EXPECT_EQ(json["output_tokens"], 1);
 }
 
 TEST(ServeTest, ATakenPortIsRefusedInOneSentence) {
