@@ -88,7 +88,7 @@ absl::StatusOr<PerplexityResult> MeasurePerplexity(const PerplexityOptions& opti
                                    runner.num_dp_groups()));
       end += size;
     }
-    const Tensor logits = runner.Step(batch);  // row i scores token begin + i
+    const Tensor logits = runner.Step(batch).values;  // row i scores token begin + i
     for (int64_t i = 0; i < end - begin; ++i) {
       sum += NegativeLogLikelihood({logits.row<float>(i), static_cast<size_t>(logits.cols())},
                                    text[begin + i]);

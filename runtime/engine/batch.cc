@@ -4,15 +4,17 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/operands.h"
 
 namespace intermix {
 namespace {
 
 // The flat form: kHeaderWords words, then for each chunk kChunkWords words, its tokens, its blocks.
-//   header  magic, total words, step (low half), step (high half), stop, number of chunks
+//   header  magic, total words, step (low half), step (high half), stop, likeliest,
+//           number of chunks
 //   chunk   dp_rank, start, logits, number of tokens, number of blocks
 constexpr int32_t kMagic = 0x31425849;  // "IXB1" in memory, little-endian
-constexpr size_t kHeaderWords = 6;
+constexpr size_t kHeaderWords = 7;
 constexpr size_t kChunkWords = 5;
 
 absl::Status Corrupt(const std::string& what) {
@@ -76,7 +78,7 @@ std::vector<int32_t> Batch::Serialize() const {
   words.reserve(size);
   const uint64_t step_bits = static_cast<uint64_t>(step);
   words.assign({kMagic, static_cast<int32_t>(size), static_cast<int32_t>(step_bits),
-                static_cast<int32_t>(step_bits >> 32), stop ? 1 : 0,
+                static_cast<int32_t>(step_bits >> 32), stop ? 1 : 0, likeliest,
                 static_cast<int32_t>(chunks.size())});
   for (const SequenceChunk& chunk : chunks) {
     words.insert(words.end(), {chunk.dp_rank, chunk.start, static_cast<int32_t>(chunk.logits),
@@ -97,13 +99,17 @@ absl::StatusOr<Batch> Batch::Deserialize(std::span<const int32_t> words) {
     return Corrupt(absl::StrCat("it has ", words.size(), " words and claims ", words[1]));
   }
   if (words[4] != 0 && words[4] != 1) return Corrupt(absl::StrCat("its stop flag is ", words[4]));
-  if (words[5] < 0) return Corrupt(absl::StrCat("it claims ", words[5], " chunks"));
+  if (words[5] < 0 || words[5] > kMaxTopK) {
+    return Corrupt(absl::StrCat("it wants the ", words[5], " likeliest tokens"));
+  }
+  if (words[6] < 0) return Corrupt(absl::StrCat("it claims ", words[6], " chunks"));
   Batch batch;
   batch.step = static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(words[2])) |
                                     static_cast<uint64_t>(static_cast<uint32_t>(words[3])) << 32);
   batch.stop = words[4] == 1;
+  batch.likeliest = words[5];
   size_t at = kHeaderWords;
-  for (int32_t i = 0; i < words[5]; ++i) {
+  for (int32_t i = 0; i < words[6]; ++i) {
     SequenceChunk chunk;
     if (absl::Status s = ParseChunk(words, &at, &chunk); !s.ok()) return s;
     batch.chunks.push_back(std::move(chunk));

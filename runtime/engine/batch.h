@@ -35,6 +35,9 @@ struct SequenceChunk {
 struct Batch {
   int64_t step = 0;
   bool stop = false;  // the last one: ranks leave their loop
+  // Of each wanted row the logits of so many of the likeliest tokens are enough, at most kMaxTopK
+  // and the vocabulary; 0: all logits are needed.
+  int32_t likeliest = 0;
   std::vector<SequenceChunk> chunks;
 
   int64_t num_tokens() const;

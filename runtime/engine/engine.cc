@@ -26,17 +26,21 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options, const ModelR
           .cache_prefixes = options.prefix_caching};
 }
 
-absl::Status ValidatePrompt(const std::vector<int32_t>& prompt, int32_t vocab_size) {
-  if (prompt.empty()) {
-    return absl::InvalidArgumentError("the prompt is empty; it must have at least one token");
+// How many of the likeliest tokens of each row the plan's sequences can all be served from; 0: one
+// of them needs more.
+int32_t LikeliestNeeded(const StepPlan& plan, int32_t vocab_size) {
+  int32_t most = 0;
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const LogitsWanted wanted = plan.batch.chunks[i].logits;
+    if (wanted == LogitsWanted::kNone) continue;
+    const Sequence& sequence = *plan.sequences[i];
+    const bool more = wanted == LogitsWanted::kAll || sequence.sampling.logprobs.has_value();
+    const int32_t needed =
+        more ? 0 : Sampler::LikeliestNeeded(sequence.sampling, sequence.state(), vocab_size);
+    if (needed == 0) return 0;
+    most = std::max(most, needed);
   }
-  for (size_t i = 0; i < prompt.size(); ++i) {
-    if (prompt[i] < 0 || prompt[i] >= vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "prompt token ", i, " is ", prompt[i], "; the vocabulary has ids 0 to ", vocab_size - 1));
-    }
-  }
-  return absl::OkStatus();
+  return most;
 }
 
 }  // namespace
@@ -81,7 +85,7 @@ class Engine::Impl {
   void Step();
   absl::Status TakePromptLogprobs(Sequence& sequence, const SequenceChunk& chunk,
                                   const Tensor& logits);
-  void TakeToken(Sequence& sequence, std::span<const float> logits);
+  void TakeToken(Sequence& sequence, const StepLogits& row);
   void MeasureToken(Sequence& sequence, absl::Time now);
   void End(const Sequence& sequence, TokenDelta last);
   void EndAll();
@@ -113,19 +117,7 @@ class Engine::Impl {
 
 absl::StatusOr<int32_t> Engine::Impl::Validate(const GenerateRequest& request,
                                                int32_t num_choices) const {
-  if (absl::Status s = ValidatePrompt(request.prompt, runner_.vocab_size()); !s.ok()) return s;
-  if (absl::Status s = request.sampling.Validate(runner_.vocab_size()); !s.ok()) return s;
-  constexpr int32_t kMaxPriority = GenerateRequest::kMaxPriority;
-  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
-    return absl::InvalidArgumentError(absl::StrCat("priority is ", request.priority,
-                                                   "; it must be in [", -kMaxPriority, ", ",
-                                                   kMaxPriority, "]"));
-  }
-  if (request.cache_salt.size() > GenerateRequest::kMaxSaltBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("cache_salt has ", request.cache_salt.size(),
-                                                   " bytes; it may have at most ",
-                                                   GenerateRequest::kMaxSaltBytes));
-  }
+  if (absl::Status s = request.Validate(runner_.vocab_size()); !s.ok()) return s;
   const int32_t most = std::min(kMaxChoices, options_.max_queue);
   if (num_choices < 1 || num_choices > most) {
     return absl::InvalidArgumentError(
@@ -223,7 +215,8 @@ void Engine::Impl::DropCancelledAndExpired() {
 }
 
 void Engine::Impl::Step() {
-  const StepPlan plan = scheduler_.Schedule(step_);
+  StepPlan plan = scheduler_.Schedule(step_);
+  plan.batch.likeliest = LikeliestNeeded(plan, runner_.vocab_size());
   Publish();  // who has a token sees its sequence running
   if (plan.sequences.empty()) return;
   const absl::Time start = absl::Now();
@@ -233,24 +226,25 @@ void Engine::Impl::Step() {
       sequence->stream->Start(start - sequence->submitted, sequence->kv.num_cached);
     }
   }
-  const Tensor logits = runner_.Step(plan.batch);  // [rows, vocab_size] float32
+  const StepLogits logits = runner_.Step(plan.batch);
   ++step_;
   scheduler_.MarkStepped(plan);
   const int64_t num_rows = plan.batch.num_logits_rows();
   if (num_rows == 0) return;
-  CHECK_EQ(logits.rows(), num_rows);
-  CHECK_EQ(logits.cols(), runner_.vocab_size());
+  CHECK_EQ(logits.values.rows(), num_rows);
+  const int32_t likeliest = plan.batch.likeliest;
+  CHECK_EQ(logits.values.cols(), likeliest > 0 ? likeliest : runner_.vocab_size());
   int64_t row = 0;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     Sequence& sequence = *plan.sequences[i];
     const SequenceChunk& chunk = plan.batch.chunks[i];
     const int64_t end = row + chunk.num_logits_rows();
-    const Tensor rows = logits.Rows(std::exchange(row, end), end);
+    const StepLogits rows = logits.Rows(std::exchange(row, end), end);
     const bool sample = chunk.logits != LogitsWanted::kNone && chunk.end() == sequence.length();
-    if (absl::Status s = TakePromptLogprobs(sequence, chunk, rows); !s.ok()) {
+    if (absl::Status s = TakePromptLogprobs(sequence, chunk, rows.values); !s.ok()) {
       End(sequence, {.status = s});
     } else if (sample) {
-      TakeToken(sequence, {rows.row<float>(rows.rows() - 1), static_cast<size_t>(rows.cols())});
+      TakeToken(sequence, rows.Rows(rows.values.rows() - 1, rows.values.rows()));
     }
   }
 }
@@ -279,10 +273,15 @@ absl::Status Engine::Impl::TakePromptLogprobs(Sequence& sequence, const Sequence
 }
 
 // Samples a sequence's next token from its row and delivers it, or ends the sequence.
-void Engine::Impl::TakeToken(Sequence& sequence, std::span<const float> logits) {
+void Engine::Impl::TakeToken(Sequence& sequence, const StepLogits& row) {
   if (sequence.num_output_tokens() == 0) prompt_tokens_ += sequence.num_prompt_tokens;
   const SamplingParams& sampling = sequence.sampling;
-  const absl::StatusOr<int32_t> token = sampler_.Sample(logits, sampling, sequence.state());
+  const auto size = static_cast<size_t>(row.values.cols());
+  const std::span<const float> logits(row.values.data<float>(), size);
+  const absl::StatusOr<int32_t> token =
+      row.ids.empty() ? sampler_.Sample(logits, sampling, sequence.state())
+                      : sampler_.SampleLikeliest(logits, {row.ids.data<int32_t>(), size}, sampling,
+                                                 sequence.state());
   if (!token.ok()) return End(sequence, {.status = token.status()});
   const std::vector<int32_t>& stop_ids = sampling.stop_token_ids;
   if (std::find(stop_ids.begin(), stop_ids.end(), *token) != stop_ids.end()) {

@@ -20,13 +20,16 @@ bool ForbidsStops(const SamplingParams& params, size_t num_output_tokens) {
 
 }  // namespace
 
+bool LogitAdjuster::Changes(const SamplingParams& params, size_t num_output_tokens) {
+  return Penalises(params) || ForbidsStops(params, num_output_tokens) ||
+         !params.logit_bias.empty() || !params.allowed_token_ids.empty() ||
+         !params.bad_token_ids.empty();
+}
+
 std::span<const float> LogitAdjuster::Adjust(std::span<const float> logits,
                                              const SamplingParams& params,
                                              const AnswerState& state) {
-  const bool changes = Penalises(params) || ForbidsStops(params, state.output.size()) ||
-                       !params.logit_bias.empty() || !params.allowed_token_ids.empty() ||
-                       !params.bad_token_ids.empty();
-  if (!changes) return logits;
+  if (!Changes(params, state.output.size())) return logits;
   if (params.allowed_token_ids.empty()) {
     row_.assign(logits.begin(), logits.end());
   } else {

@@ -22,6 +22,9 @@ struct AnswerState {
 
 class LogitAdjuster {
  public:
+  // Whether Adjust may change a row of an answer that has `num_output_tokens`.
+  static bool Changes(const SamplingParams& params, size_t num_output_tokens);
+
   // The row as the request wants it; `logits` itself where it wants no change. Valid until the
   // next call.
   //   logits  [vocab_size] float32

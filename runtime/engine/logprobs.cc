@@ -59,6 +59,19 @@ BlockMax MaxOf(std::span<const float> block) {
 
 }  // namespace
 
+absl::Status CheckLikeliest(float logit, int64_t id) {
+  if (std::isnan(logit)) {
+    return absl::InternalError(absl::StrCat("the model produced NaN logits (first at token id ", id,
+                                            "); only this request is affected"));
+  }
+  if (std::isinf(logit)) {
+    return absl::InternalError(absl::StrCat("the model produced infinite logits (", logit,
+                                            " at token id ", id,
+                                            "); only this request is affected"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int32_t> LikeliestToken(std::span<const float> logits) {
   CHECK(!logits.empty());
   // Block by block, so that only the best one is searched for the place.
@@ -75,18 +88,12 @@ absl::StatusOr<int32_t> LikeliestToken(std::span<const float> logits) {
   }
   if (any_nan) {
     const auto nan = std::ranges::find_if(logits, [](float logit) { return std::isnan(logit); });
-    return absl::InternalError(absl::StrCat("the model produced NaN logits (first at token id ",
-                                            nan - logits.begin(),
-                                            "); only this request is affected"));
+    return CheckLikeliest(*nan, nan - logits.begin());
   }
   const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(best_block);
   const int32_t best =
       static_cast<int32_t>(std::find(begin, logits.end(), largest) - logits.begin());
-  if (std::isinf(logits[best])) {
-    return absl::InternalError(absl::StrCat("the model produced infinite logits (", logits[best],
-                                            " at token id ", best,
-                                            "); only this request is affected"));
-  }
+  if (absl::Status s = CheckLikeliest(logits[best], best); !s.ok()) return s;
   return best;
 }
 

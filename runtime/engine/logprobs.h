@@ -25,6 +25,10 @@ struct TokenLogprobs {
   friend bool operator==(const TokenLogprobs&, const TokenLogprobs&) = default;
 };
 
+// INTERNAL where the first element of a row (as Backend::TopK orders them) says that no token can
+// be chosen: it is a NaN or infinite.
+absl::Status CheckLikeliest(float logit, int64_t id);
+
 // The id of the largest logit, the lowest of equal ones.
 //   logits  [vocab_size] float32
 //   INTERNAL: the row holds a NaN, a +infinity, or nothing finite.

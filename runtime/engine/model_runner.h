@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "kernels/core/tensor.h"
 #include "runtime/engine/batch.h"
+#include "runtime/engine/step_logits.h"
 
 namespace intermix {
 
@@ -19,11 +19,9 @@ class ModelRunner {
   virtual int32_t num_kv_blocks() const = 0;  // in each dp group
   virtual int32_t block_size() const = 0;     // positions in a block
 
-  // Broadcasts the batch, steps every rank, and returns the wanted rows' logits on the host,
-  // in the order of the batch's chunks: [rows, vocab_size] float32, valid until the next call;
-  // rows may be strided.
-  // Called on rank 0 only, from one thread.
-  virtual Tensor Step(const Batch& batch) = 0;
+  // Broadcasts the batch, steps every rank, and returns the wanted rows' logits in the order of the
+  // batch's chunks, valid until the next call. Called on rank 0 only, from one thread.
+  virtual StepLogits Step(const Batch& batch) = 0;
 
   // Tells every other rank to leave its loop. No Step may follow.
   virtual void Stop() = 0;

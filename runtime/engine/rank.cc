@@ -67,7 +67,7 @@ class RankImpl final : public Rank, public ModelRunner {
   int32_t block_size() const override {
     return static_cast<int32_t>(parts_.cache->shape().block_size);
   }
-  Tensor Step(const Batch& batch) override {
+  StepLogits Step(const Batch& batch) override {
     CHECK(!batch.stop && world().rank() == 0);
     SendBatch(world(), batch);
     return Run(batch);
@@ -78,11 +78,12 @@ class RankImpl final : public Rank, public ModelRunner {
   }
 
  private:
-  Tensor Run(const Batch& batch) {
-    const Watchdog::Work work(*parts_.watchdog, absl::StrCat("step ", batch.step));
+  StepLogits Run(const Batch& batch) {
+    const Watchdog::Work work(*parts_.watchdog, absl::StrCat("step ", batch.step, ", of ",
+                                                             batch.num_tokens(), " tokens"));
     progress_.in_step = true;
     const absl::Time start = absl::Now();
-    const Tensor logits = executor_.Run(batch);
+    const StepLogits logits = executor_.Run(batch);
     progress_.tokens += batch.num_tokens();
     progress_.step = batch.step;
     progress_.step_us += absl::ToInt64Microseconds(absl::Now() - start);

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 
 namespace intermix {
@@ -18,7 +19,34 @@ void MoveFirst(size_t count, std::vector<T>& from, std::vector<T>& to) {
   from.erase(from.begin(), end);
 }
 
+absl::Status ValidatePrompt(const std::vector<int32_t>& prompt, int32_t vocab_size) {
+  if (prompt.empty()) {
+    return absl::InvalidArgumentError("the prompt is empty; it must have at least one token");
+  }
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i] < 0 || prompt[i] >= vocab_size) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "prompt token ", i, " is ", prompt[i], "; the vocabulary has ids 0 to ", vocab_size - 1));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status GenerateRequest::Validate(int32_t vocab_size) const {
+  if (absl::Status s = ValidatePrompt(prompt, vocab_size); !s.ok()) return s;
+  if (absl::Status s = sampling.Validate(vocab_size); !s.ok()) return s;
+  if (priority < -kMaxPriority || priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrCat("priority is ", priority, "; it must be in [",
+                                                   -kMaxPriority, ", ", kMaxPriority, "]"));
+  }
+  if (cache_salt.size() > kMaxSaltBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("cache_salt has ", cache_salt.size(),
+                                                   " bytes; it may have at most ", kMaxSaltBytes));
+  }
+  return absl::OkStatus();
+}
 
 TokenDelta RequestStream::Next(absl::Time deadline) {
   std::unique_lock lock(mutex_);

@@ -29,6 +29,9 @@ struct GenerateRequest {
   int32_t priority = 0;    // higher goes first; within kMaxPriority of 0
   std::string cache_salt;  // only requests of the same salt share cached prefixes
   absl::Time deadline = absl::InfiniteFuture();
+
+  // INVALID_ARGUMENT naming the field and what it may be.
+  absl::Status Validate(int32_t vocab_size) const;
 };
 
 enum class FinishReason : uint8_t { kStop, kLength };

@@ -5,6 +5,7 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/lane_math.h"
+#include "kernels/operands.h"
 #include "runtime/engine/logprobs.h"
 #include "runtime/engine/philox.h"
 
@@ -64,9 +65,6 @@ int32_t Sampler::SampleAll(std::span<const float> logits, float max, float tempe
   Fatal("the weights' two sums differ");  // the same additions in the same order
 }
 
-// Walks candidates from the most likely one down. Keeps the top_k first, then of those the fewest
-// whose share of the top_k's weight reaches top_p, then those of them with at least min_p of the
-// likeliest one's weight, which is 1; then draws among the kept ones.
 int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
                                 const SamplingParams& params, double draw) {
   candidates_.clear();
@@ -74,26 +72,58 @@ int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
   for (size_t id = 0; id < logits.size(); ++id) {
     candidates_.push_back({logits[id], static_cast<int32_t>(id)});
   }
-  const auto weight = [&](size_t i) {
-    SortUpTo(i + 1);
-    return Weight(candidates_[i].logit, max, params.temperature);
-  };
-
-  size_t kept = candidates_.size();
-  double total = 0.0;
-  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < kept) {
-    kept = static_cast<size_t>(params.top_k);
-    SortUpTo(kept);
-    for (size_t i = 0; i < kept; ++i) total += weight(i);
-  } else {
-    for (float logit : logits) total += Weight(logit, max, params.temperature);
+  const auto top_k = static_cast<size_t>(params.top_k);
+  if (top_k > 0 && top_k < logits.size()) {
+    return DrawFiltered(top_k, std::nullopt, max, params, draw);
   }
+  double total = 0.0;
+  for (float logit : logits) total += Weight(logit, max, params.temperature);
+  return DrawFiltered(logits.size(), total, max, params, draw);
+}
 
-  const double wanted = params.top_p < 1.0f ? total * static_cast<double>(params.top_p)
+int32_t Sampler::LikeliestNeeded(const SamplingParams& params, const AnswerState& state,
+                                 int32_t vocab_size) {
+  if (LogitAdjuster::Changes(params, state.output.size())) return 0;
+  const int32_t needed = params.temperature == 0.0f ? 1 : params.top_k;
+  return needed <= kMaxTopK && needed < vocab_size ? needed : 0;
+}
+
+absl::StatusOr<int32_t> Sampler::SampleLikeliest(std::span<const float> logits,
+                                                 std::span<const int32_t> ids,
+                                                 const SamplingParams& params,
+                                                 const AnswerState& state) {
+  if (absl::Status s = CheckLikeliest(logits[0], ids[0]); !s.ok()) return s;
+  if (params.temperature == 0.0f || params.top_k == 1) return ids[0];
+  const auto top_k = static_cast<size_t>(params.top_k);
+  CHECK(top_k > 0 && top_k <= ids.size()) << top_k << " of " << ids.size();
+  candidates_.clear();
+  for (size_t i = 0; i < top_k; ++i) candidates_.push_back({logits[i], ids[i]});
+  num_sorted_ = top_k;
+  return DrawFiltered(top_k, std::nullopt, logits[0], params,
+                      Uniform(params.seed, state, Purpose::kSampleToken));
+}
+
+double Sampler::WeightOf(size_t candidate, float max, const SamplingParams& params) {
+  SortUpTo(candidate + 1);
+  return Weight(candidates_[candidate].logit, max, params.temperature);
+}
+
+// Walks candidates from the most likely one down. Keeps the first `kept`, then of those the fewest
+// whose share of the total weight reaches top_p, then those of them with at least min_p of the
+// likeliest one's weight, which is 1; then draws among the kept ones.
+//   total  the weight of the `kept`; none: their sum in this order
+int32_t Sampler::DrawFiltered(size_t kept, std::optional<double> total, float max,
+                              const SamplingParams& params, double draw) {
+  if (!total.has_value()) {
+    SortUpTo(kept);
+    total = 0.0;
+    for (size_t i = 0; i < kept; ++i) *total += WeightOf(i, max, params);
+  }
+  const double wanted = params.top_p < 1.0f ? *total * static_cast<double>(params.top_p)
                                             : std::numeric_limits<double>::infinity();
   double mass = 0.0;
   for (size_t i = 0; i < kept; ++i) {
-    const double w = weight(i);
+    const double w = WeightOf(i, max, params);
     if (w < static_cast<double>(params.min_p)) {
       kept = i;
       break;
@@ -105,7 +135,7 @@ int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
 
   double sum = 0.0;
   for (size_t i = 0; i < kept; ++i) {
-    sum += weight(i);
+    sum += WeightOf(i, max, params);
     if (sum > draw * mass) return candidates_[i].id;
   }
   Fatal("the kept weights' two sums differ");  // the same additions in the same order

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,6 +28,16 @@ class Sampler {
   absl::StatusOr<int32_t> Sample(std::span<const float> logits, const SamplingParams& params,
                                  const AnswerState& state);
 
+  // How many of the likeliest tokens SampleLikeliest must know of to choose as Sample does; 0: the
+  // whole row is needed. Less than vocab_size, at most kMaxTopK.
+  static int32_t LikeliestNeeded(const SamplingParams& params, const AnswerState& state,
+                                 int32_t vocab_size);
+  // Sample, from the first elements of a row, as Backend::TopK orders them.
+  //   logits, ids  at least as many as are needed (not 0)
+  absl::StatusOr<int32_t> SampleLikeliest(std::span<const float> logits,
+                                          std::span<const int32_t> ids,
+                                          const SamplingParams& params, const AnswerState& state);
+
  private:
   struct Candidate {
     float logit;
@@ -37,6 +48,9 @@ class Sampler {
   int32_t SampleAll(std::span<const float> logits, float max, float temperature, double draw);
   int32_t SampleFiltered(std::span<const float> logits, float max, const SamplingParams& params,
                          double draw);
+  double WeightOf(size_t candidate, float max, const SamplingParams& params);
+  int32_t DrawFiltered(size_t kept, std::optional<double> total, float max,
+                       const SamplingParams& params, double draw);
 
   LogitAdjuster adjuster_;
   std::vector<double> weights_;        // [vocab_size] by id

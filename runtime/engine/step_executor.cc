@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "comm/byte_counts.h"
+#include "runtime/engine/merge_likeliest.h"
 #include "runtime/engine/step_inputs.h"
 
 namespace intermix {
@@ -60,7 +61,7 @@ LogitsRows StepExecutor::FindLogitsRows(const Execution& exec, const TokenRows& 
   return found;
 }
 
-Tensor StepExecutor::Run(const Batch& batch) {
+StepLogits StepExecutor::Run(const Batch& batch) {
   const Workspace::Scope scope(workspace_);
   const Workspace::Scope logits_scope(logits_workspace_);
   const Execution exec = {.backend = backend_, .workspace = workspace_};
@@ -80,7 +81,10 @@ Tensor StepExecutor::Run(const Batch& batch) {
                 .query_starts = exec.Upload(inputs.query_starts),
                 .block_tables = exec.Upload(inputs.block_tables, inputs.max_blocks)},
       .logits = FindLogitsRows(exec, rows, inputs.logits_tokens)};
-  const Tensor logits = CollectLogits(batch, Forward(batch, ctx));
+  const Tensor mine = Forward(batch, ctx);
+  const StepLogits logits = batch.likeliest > 0
+                                ? CollectLikeliest(batch, mine)
+                                : StepLogits{.values = CollectLogits(batch, mine), .ids = Tensor()};
   if (const Tensor& totals = model_.expert_totals(); !totals.empty()) {
     stats_.Update(exec.Download<int32_t>(totals), totals.cols());
   }
@@ -131,6 +135,52 @@ Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
   const Tensor ordered = exec.Take(DType::kF32, {rows.rows(), padded_vocab});
   backend_.GatherRows(rows, exec.Upload(LogitsRowOrder(batch, layout.dp)), ordered);
   return ToHost(ordered).Cols(0, model_.config().vocab_size);
+}
+
+StepLogits StepExecutor::CollectLikeliest(const Batch& batch, const Tensor& mine) {
+  const Execution exec = {.backend = backend_, .workspace = logits_workspace_};
+  const ParallelLayout& layout = groups_.layout;
+  const int64_t k = batch.likeliest;
+  const int64_t vocab_size = model_.config().vocab_size;
+  CHECK_LE(k, vocab_size);
+
+  // Values above columns, so that both travel together.
+  const int64_t rows = mine.rows();
+  const Tensor found = exec.Take(DType::kI32, {2 * rows, k});
+  const int64_t left = vocab_size - model_.plan().vocab.begin;  // what follows is padding
+  backend_.TopK(mine.Cols(0, std::clamp<int64_t>(left, 0, mine.cols())),
+                Tensor(found.raw(), DType::kF32, {rows, k}, found.device()),
+                found.Rows(rows, 2 * rows));
+
+  const std::vector<int64_t> group_rows = LogitsRowsOfGroups(batch, layout.dp);
+  const bool root = groups_.rank() == 0;
+  std::vector<int64_t> send(layout.world, 0);
+  std::vector<int64_t> recv(layout.world, 0);
+  send[0] = found.bytes();
+  for (int r = 0; root && r < layout.world; ++r) {
+    recv[r] = 2 * group_rows[layout.dp_rank(r)] * BytesPerRow(found);
+  }
+  const Tensor shards = exec.Take(DType::kI32, {Total(recv) / BytesPerRow(found), k});
+  groups_.world->AllToAll(found.raw(), send, shards.raw(), recv);
+  if (!root) return {};
+
+  const std::vector<int32_t> order = LogitsRowOrder(batch, layout.dp);
+  std::vector<int32_t> place(order.size());  // the opposite
+  for (size_t i = 0; i < order.size(); ++i) place[order[i]] = static_cast<int32_t>(i);
+  likeliest_values_.resize(order.size() * static_cast<size_t>(k));
+  likeliest_ids_.resize(likeliest_values_.size());
+  const StepLogits logits = {
+      .values = Tensor(likeliest_values_.data(), DType::kF32, {std::ssize(order), k}),
+      .ids = Tensor(likeliest_ids_.data(), DType::kI32, {std::ssize(order), k})};
+  const Tensor host = ToHost(shards);
+  int64_t begin = 0;
+  for (int64_t count : group_rows) {
+    const Tensor group(host.Rows(2 * begin * layout.tp, 2 * (begin + count) * layout.tp).raw(),
+                       DType::kI32, {layout.tp, 2, count, k});
+    MergeLikeliest(group, mine.cols(), std::span(place).subspan(begin, count), logits);
+    begin += count;
+  }
+  return logits;
 }
 
 Tensor StepExecutor::ToHost(const Tensor& rows) {

@@ -11,6 +11,7 @@
 #include "runtime/engine/batch.h"
 #include "runtime/engine/rank.h"
 #include "runtime/engine/step_graphs.h"
+#include "runtime/engine/step_logits.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/transformer.h"
 
@@ -28,9 +29,9 @@ class StepExecutor {
                Backend& backend, const Options& options);
 
   // Collective: every rank runs the same batch. On rank 0, the wanted rows' logits in the order of
-  // the batch's chunks, [rows, vocab_size] float32 on the host, valid until the next call; empty
-  // elsewhere. The device has finished the step on return.
-  Tensor Run(const Batch& batch);
+  // the batch's chunks, valid until the next call; empty elsewhere. The device has finished the
+  // step on return.
+  StepLogits Run(const Batch& batch);
 
   // Of every expert, since start; any thread.
   std::vector<int64_t> expert_tokens() const { return stats_.expert_tokens(); }
@@ -43,6 +44,8 @@ class StepExecutor {
   Tensor Forward(const Batch& batch, const ForwardContext& ctx);
   // Every rank's slice of the logits to rank 0.
   Tensor CollectLogits(const Batch& batch, const Tensor& mine);
+  // The likeliest tokens of every rank's slice to rank 0.
+  StepLogits CollectLikeliest(const Batch& batch, const Tensor& mine);
   // A contiguous tensor where the host can read it.
   Tensor ToHost(const Tensor& rows);
 
@@ -55,7 +58,9 @@ class StepExecutor {
   Workspace workspace_;         // up to the logits
   Workspace logits_workspace_;  // apart, since a replayed step takes nothing from the other
   StepGraphs graphs_;
-  Buffer host_logits_;  // where the device's memory is not the host's
+  Buffer host_logits_;                   // where the device's memory is not the host's
+  std::vector<float> likeliest_values_;  // what CollectLikeliest returns
+  std::vector<int32_t> likeliest_ids_;
 };
 
 }  // namespace intermix

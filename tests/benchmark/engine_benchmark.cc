@@ -11,7 +11,7 @@
 namespace intermix {
 namespace {
 
-// Logits that are there already: those of every row are the same.
+// Logits that are there already: those of every row are the same, and 0.
 class InstantModel final : public ModelRunner {
  public:
   explicit InstantModel(int32_t vocab_size) : logits_(static_cast<size_t>(vocab_size) * 512, 0.0f) {
@@ -22,14 +22,22 @@ class InstantModel final : public ModelRunner {
   int32_t num_dp_groups() const override { return 1; }
   int32_t num_kv_blocks() const override { return 1 << 16; }
   int32_t block_size() const override { return 16; }
-  Tensor Step(const Batch& batch) override {
-    return Tensor(logits_.data(), DType::kF32, {batch.num_logits_rows(), vocab_size_});
+  StepLogits Step(const Batch& batch) override {
+    const int64_t rows = batch.num_logits_rows();
+    if (batch.likeliest == 0) {
+      return {.values = Tensor(logits_.data(), DType::kF32, {rows, vocab_size_}), .ids = {}};
+    }
+    ids_.resize(static_cast<size_t>(rows), 0);
+    CHECK_EQ(batch.likeliest, 1);
+    return {.values = Tensor(logits_.data(), DType::kF32, {rows, 1}),
+            .ids = Tensor(ids_.data(), DType::kI32, {rows, 1})};
   }
   void Stop() override {}
 
  private:
   int32_t vocab_size_ = 0;
   std::vector<float> logits_;
+  std::vector<int32_t> ids_;
 };
 
 void EngineStep(benchmark::State& state) {

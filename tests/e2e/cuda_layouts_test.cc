@@ -63,6 +63,20 @@ TEST_P(CudaLayoutsTest, EveryBatchAndChunkingGivesTheSameBits) {
   EXPECT_EQ(Run(1, without_graphs, {}), expected);
 }
 
+TEST_P(CudaLayoutsTest, LikeliestTokensAreThoseOfAllLogits) {
+  const Ride ride = {.likeliest = 40};
+  std::vector<SequenceTrace> expected;
+  for (const SequenceTrace& trace : Run(1, Options("cuda"), {.together = false})) {
+    expected.push_back(LikeliestOf(trace, ride.likeliest));
+  }
+  for (int world : {1, 2}) {
+    if (!HaveGpus(world)) GTEST_SKIP() << "this host has fewer than " << world << " GPUs";
+    RankOptions options = Options("cuda");
+    options.tp = world;
+    EXPECT_EQ(Run(world, options, ride), expected) << world << " GPUs";
+  }
+}
+
 TEST_P(CudaLayoutsTest, EveryLayoutGivesTheSameBits) {
   const RankOptions one = Options("cuda");
   const std::vector<SequenceTrace> expected = Run(1, one, {.together = false});

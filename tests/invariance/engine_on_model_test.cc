@@ -55,6 +55,21 @@ std::vector<GenerateRequest> Requests() {
   return requests;
 }
 
+// The same prompts with parameters for which the likeliest tokens suffice, if no logprobs are asked
+// for.
+std::vector<GenerateRequest> LikeliestRequests(std::optional<int32_t> logprobs) {
+  std::vector<GenerateRequest> requests = Requests();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sampling = {.temperature = i % 3 == 0 ? 0.0f : 0.9f,
+                            .top_k = 20 * static_cast<int32_t>(i % 3),
+                            .top_p = i % 2 == 0 ? 0.95f : 1.0f,
+                            .seed = requests[i].sampling.seed,
+                            .max_tokens = 30,
+                            .logprobs = logprobs};
+  }
+  return requests;
+}
+
 struct Outcome {
   std::vector<Collected> answers;
   EngineSnapshot snapshot;
@@ -62,7 +77,7 @@ struct Outcome {
 
 // All requests through an engine on `world` ranks; one after the other, or together.
 Outcome Serve(int world, const RankOptions& options, const EngineOptions& engine_options,
-              bool together) {
+              bool together, const std::vector<GenerateRequest>& requests = Requests()) {
   Outcome outcome;
   RunRanks(world, [&](std::unique_ptr<Communicator> comm) {
     const bool root = comm->rank() == 0;
@@ -72,7 +87,7 @@ Outcome Serve(int world, const RankOptions& options, const EngineOptions& engine
     RunningEngine engine(engine_options, (*rank)->runner());
     std::vector<std::shared_ptr<RequestStream>> streams;
     if (!together) engine.Start();
-    for (const GenerateRequest& request : Requests()) {
+    for (const GenerateRequest& request : requests) {
       streams.push_back(*engine->Submit(request));
       if (!together) outcome.answers.push_back(Collect(*streams.back()));
     }
@@ -118,6 +133,23 @@ TEST_P(EngineOnModelTest, AloneTogetherPreemptedOrCachedGivesTheSameBits) {
   const Outcome two_ranks = Serve(2, TinyMixtral(few_blocks / 2, kv), narrow, true);
   EXPECT_GT(two_ranks.snapshot.preemptions, 0);
   ExpectSame(two_ranks, alone);
+}
+
+// From all logits, one after the other; from the likeliest tokens, alone and in every company.
+TEST_P(EngineOnModelTest, LikeliestTokensOrAllLogitsGiveTheSameTokens) {
+  const DType kv = GetParam();
+  const EngineOptions narrow = {.max_batch_tokens = 40};
+  const std::vector<GenerateRequest> requests = LikeliestRequests({});
+  const Outcome expected = Serve(1, TinyMixtral(8 << 20, kv), {}, false, LikeliestRequests(0));
+  const Outcome alone = Serve(1, TinyMixtral(8 << 20, kv), {}, false, requests);
+  const Outcome preempted = Serve(1, TinyMixtral(20 * BlockBytes(kv), kv), narrow, true, requests);
+  EXPECT_GT(preempted.snapshot.preemptions, 0);
+  const Outcome two_ranks = Serve(2, TinyMixtral(10 * BlockBytes(kv), kv), narrow, true, requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(alone.answers[i].tokens, expected.answers[i].tokens) << "request " << i;
+    EXPECT_EQ(preempted.answers[i].tokens, expected.answers[i].tokens) << "request " << i;
+    EXPECT_EQ(two_ranks.answers[i].tokens, expected.answers[i].tokens) << "request " << i;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(KvDTypes, EngineOnModelTest, ::testing::Values(DType::kBF16, DType::kI8),

@@ -116,6 +116,29 @@ TEST_P(InvarianceTest, EveryLayout) {
   }
 }
 
+// Where a step brings back the likeliest tokens only, they are those of all the logits: also more
+// of them than a rank's slice of the vocabulary has.
+TEST_P(InvarianceTest, LikeliestTokensOfEveryLayout) {
+  const Ride ride = {.chunk_tokens = 48, .decode_with_prefill = true, .likeliest = 40};
+  std::vector<SequenceTrace> expected;
+  for (const SequenceTrace& trace : Baseline()) {
+    expected.push_back(LikeliestOf(trace, ride.likeliest));
+  }
+  for (int world : {1, 2, 4}) {
+    for (int tp = 1; tp <= world; tp *= 2) {
+      SCOPED_TRACE(testing::Message() << "world " << world << ", tp " << tp);
+      RankOptions options = Options();
+      options.tp = tp;
+      const std::vector<SequenceTrace> actual = Run(world, options, ride);
+      ASSERT_EQ(actual.size(), expected.size());
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(actual[i].ids, expected[i].ids) << "sequence " << i;
+        EXPECT_TRUE(actual[i] == expected[i]) << "sequence " << i;
+      }
+    }
+  }
+}
+
 QuantSpec Spec(Scheme scheme, ScaleChoice scales, int64_t group_size) {
   return {.scheme = scheme, .group_size = group_size, .scales = scales};
 }

@@ -14,6 +14,7 @@ using ::testing::HasSubstr;
 Batch Example() {
   return {.step = -(int64_t{1} << 40) - 7,
           .stop = true,
+          .likeliest = 20,
           .chunks = {{.dp_rank = 1,
                       .start = 32,
                       .logits = LogitsWanted::kAll,
@@ -81,11 +82,13 @@ TEST(BatchTest, NamesWhatIsWrong) {
   words[0] += 1;
   EXPECT_THAT(Batch::Deserialize(words).status().message(), HasSubstr("magic"));
   words[0] -= 1;
-  words[6 + 2] = 3;
+  words[7 + 2] = 3;
   EXPECT_THAT(Batch::Deserialize(words).status().message(), HasSubstr("logits field is 3"));
-  words[6 + 2] = 0;
-  words[6 + 1] = std::numeric_limits<int32_t>::max();
+  words[7 + 2] = 0;
+  words[7 + 1] = std::numeric_limits<int32_t>::max();
   EXPECT_THAT(Batch::Deserialize(words).status().message(), HasSubstr("starts at 2147483647"));
+  words[5] = 65;
+  EXPECT_THAT(Batch::Deserialize(words).status().message(), HasSubstr("the 65 likeliest tokens"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The engine's promise: a request's tokens do not depend on its company, on how its prompt is cut,
 // on preemption, or on when it arrives; and every block comes back.
 #include <algorithm>
+#include <map>
 #include <random>
 #include <string>
 #include <thread>
@@ -128,6 +129,47 @@ INSTANTIATE_TEST_SUITE_P(
                 {.num_dp_groups = 4, .num_kv_blocks = 18},
                 true}),
     [](const auto& instance) { return instance.param.name; });
+
+// Where the likeliest tokens of a step suffice for all of its sequences, only they are asked for;
+// no token depends on it.
+TEST(EngineLikeliestTest, GreedyAndTopKRequestsAreServedFromTheLikeliest) {
+  for (const int32_t blocks : {1000, 18}) {  // the latter preempts
+    const FakeModelOptions model = {.num_kv_blocks = blocks};
+    FakeModelRunner runner(model);
+    RunningEngine engine({.max_batch_tokens = 24}, runner);
+    std::mt19937 random(29);
+    std::vector<GenerateRequest> requests(24);
+    std::vector<std::shared_ptr<RequestStream>> streams;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      requests[i].prompt = {static_cast<int32_t>(random() % 101), static_cast<int32_t>(i)};
+      requests[i].sampling = {.temperature = i % 3 == 0 ? 0.0f : 0.8f,
+                              .top_k = static_cast<int32_t>(i % 3 * 31),
+                              .top_p = i % 4 == 0 ? 0.9f : 1.0f,
+                              .min_p = i % 5 == 0 ? 0.02f : 0.0f,
+                              .seed = random(),
+                              .max_tokens = 20};
+    }
+    requests.back().sampling.presence_penalty = 0.5f;  // it needs all logits, and so do its company
+    requests.back().sampling.max_tokens = 4;
+    for (const GenerateRequest& request : requests) streams.push_back(*engine->Submit(request));
+    engine.Start();
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(Collect(*streams[i]).tokens,
+                ExpectedTokens(requests[i].prompt, requests[i].sampling, model).tokens)
+          << "request " << i;
+    }
+    engine.Stop();
+    std::map<int32_t, int> steps;
+    for (const Batch& batch : runner.batches()) {
+      if (batch.num_logits_rows() > 0) ++steps[batch.likeliest];
+    }
+    EXPECT_GE(steps[0], 4);
+    EXPECT_LT(steps[0], 12);
+    EXPECT_GT(steps[62], 10);
+    EXPECT_EQ(engine->Snapshot().preemptions > 0, blocks == 18);
+    EXPECT_THAT(runner.violations(), IsEmpty());
+  }
+}
 
 // Clients come and go at random from several threads, with a cache that is far too small.
 class EngineSoakTest : public ::testing::TestWithParam<uint32_t> {

@@ -77,9 +77,12 @@ TEST(RankTest, SaysWhatItIsAndCountsItsExpertsTokens) {
     EXPECT_GT(rank->weight_bytes(), 1 << 20);
     constexpr int64_t kTokens = 5;
     if (root) {
-      const Tensor logits = rank->runner().Step(
-          {.step = 1,
-           .chunks = {{.logits = LogitsWanted::kAll, .tokens = {1, 2, 3, 4, 5}, .blocks = {0}}}});
+      const Tensor logits = rank->runner()
+                                .Step({.step = 1,
+                                       .chunks = {{.logits = LogitsWanted::kAll,
+                                                   .tokens = {1, 2, 3, 4, 5},
+                                                   .blocks = {0}}}})
+                                .values;
       EXPECT_EQ(logits.rows(), kTokens);
       EXPECT_EQ(logits.cols(), 2048);
       rank->runner().Stop();
@@ -135,9 +138,12 @@ TEST(RankTest, AnInt8CacheHoldsNearlyTwiceAsManyTokens) {
       const std::unique_ptr<Rank> rank = *Rank::Create(options, std::move(comm));
       blocks[i] = rank->runner().num_kv_blocks();
       EXPECT_LE(rank->kv_bytes(), 1 << 20);
-      const Tensor last = rank->runner().Step(
-          {.step = 1,
-           .chunks = {{.logits = LogitsWanted::kLast, .tokens = {1, 2, 3}, .blocks = {0}}}});
+      const Tensor last =
+          rank->runner()
+              .Step(
+                  {.step = 1,
+                   .chunks = {{.logits = LogitsWanted::kLast, .tokens = {1, 2, 3}, .blocks = {0}}}})
+              .values;
       logits[i].assign(last.data<float>(), last.data<float>() + last.cols());
     });
   }

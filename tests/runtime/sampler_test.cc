@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/reference/reference_backend.h"
 #include "runtime/engine/philox.h"
 
 namespace intermix {
@@ -181,6 +182,58 @@ TEST(SamplerTest, AgreesWithASortEverythingOracle) {
         << "case " << i << ": vocab " << vocab_size << " top_k " << params.top_k << " top_p "
         << params.top_p;
   }
+}
+
+// The whole row through Sample, and its first tokens through SampleLikeliest.
+TEST(SamplerTest, TheLikeliestTokensSufficeWhereItSaysSo) {
+  std::mt19937 random(4);
+  Sampler sampler;
+  ReferenceBackend backend;
+  int served = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const int32_t vocab_size = 1 + static_cast<int32_t>(random() % 300);
+    std::vector<float> logits = RandomLogits(random, vocab_size);
+    for (float odd : {kNan, kInfinity, -kInfinity, -0.0f}) {
+      if (random() % 8 == 0) logits[random() % vocab_size] = odd;
+    }
+    if (random() % 16 == 0) logits.assign(logits.size(), -kInfinity);
+    SamplingParams params = {.temperature = 0.25f * (random() % 4), .seed = random()};
+    params.top_k = static_cast<int32_t>(random() % 80);
+    params.top_p = random() % 2 ? 0.05f * (1 + random() % 19) : 1.0f;
+    params.min_p = random() % 2 ? 0.03f * (random() % 10) : 0.0f;
+    const AnswerState state = {.choice = i};
+    const int32_t needed = Sampler::LikeliestNeeded(params, state, vocab_size);
+    if (needed == 0) continue;
+    ++served;
+    const int64_t k = std::min<int64_t>(kMaxTopK, needed + random() % 3);
+    std::vector<float> values(k);
+    std::vector<int32_t> ids(k);
+    backend.TopK(Tensor(logits.data(), DType::kF32, {1, vocab_size}),
+                 Tensor(values.data(), DType::kF32, {1, k}),
+                 Tensor(ids.data(), DType::kI32, {1, k}));
+    EXPECT_EQ(sampler.SampleLikeliest(values, ids, params, state),
+              sampler.Sample(logits, params, state))
+        << "case " << i << ": vocab " << vocab_size << " top_k " << params.top_k;
+  }
+  EXPECT_GT(served, 1000);
+}
+
+TEST(SamplerTest, WhatNeedsTheWholeRow) {
+  const auto needed = [](const SamplingParams& params) {
+    return Sampler::LikeliestNeeded(params, {}, 1000);
+  };
+  EXPECT_EQ(needed({}), 1);
+  EXPECT_EQ(needed({.top_k = 900, .top_p = 0.5f, .min_p = 0.1f}), 1);
+  EXPECT_EQ(needed({.temperature = 1.0f, .top_k = 64, .top_p = 0.5f}), 64);
+  EXPECT_EQ(needed({.temperature = 1.0f, .top_k = 65}), 0);
+  EXPECT_EQ(needed({.temperature = 1.0f}), 0);
+  EXPECT_EQ(needed({.temperature = 1.0f, .top_p = 0.5f}), 0);
+  EXPECT_EQ(needed({.repetition_penalty = 1.1f}), 0);
+  EXPECT_EQ(needed({.logit_bias = {{3, 1.0f}}}), 0);
+  EXPECT_EQ(needed({.bad_token_ids = {3}}), 0);
+  EXPECT_EQ(needed({.stop_token_ids = {3}}), 1);
+  EXPECT_EQ(needed({.min_tokens = 1, .stop_token_ids = {3}}), 0);
+  EXPECT_EQ(Sampler::LikeliestNeeded({.temperature = 1.0f, .top_k = 50}, {}, 50), 0);
 }
 
 TEST(SamplerTest, FrequenciesFollowTheProbabilities) {

@@ -1,10 +1,13 @@
 #include "tests/testing/fake_model_runner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/operands.h"
 #include "runtime/engine/sampler.h"
 
 namespace intermix::testing {
@@ -74,11 +77,12 @@ FakeModelRunner::FakeModelRunner(const FakeModelOptions& options)
       cache_(options.num_dp_groups,
              std::vector<int32_t>(options.num_kv_blocks * options.block_size, kUnwritten)) {}
 
-Tensor FakeModelRunner::Step(const Batch& batch) {
+StepLogits FakeModelRunner::Step(const Batch& batch) {
   if (on_step) on_step(batch);
   CheckBatch(batch);
   batches_.push_back(batch);
   logits_.clear();
+  ids_.clear();
   BlockUses used;
   std::vector<bool> sound;
   for (const SequenceChunk& chunk : batch.chunks) {
@@ -97,11 +101,31 @@ Tensor FakeModelRunner::Step(const Batch& batch) {
     for (int32_t row = chunk.num_logits_rows(); row > 0; --row) {
       const std::vector<int32_t> history =
           sound[i] ? History(batch, chunk, chunk.end() - row + 1) : std::vector<int32_t>{0};
-      const std::vector<float> logits = FakeLogits(history, options_);
-      logits_.insert(logits_.end(), logits.begin(), logits.end());
+      AddRow(FakeLogits(history, options_), batch.likeliest);
     }
   }
-  return Tensor(logits_.data(), DType::kF32, {batch.num_logits_rows(), options_.vocab_size});
+  const int64_t rows = batch.num_logits_rows();
+  if (batch.likeliest == 0) {
+    return {.values = Tensor(logits_.data(), DType::kF32, {rows, options_.vocab_size}), .ids = {}};
+  }
+  return {.values = Tensor(logits_.data(), DType::kF32, {rows, batch.likeliest}),
+          .ids = Tensor(ids_.data(), DType::kI32, {rows, batch.likeliest})};
+}
+
+void FakeModelRunner::AddRow(const std::vector<float>& logits, int32_t likeliest) {
+  if (likeliest == 0) {
+    logits_.insert(logits_.end(), logits.begin(), logits.end());
+    return;
+  }
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  std::ranges::stable_sort(ids, [&](int32_t a, int32_t b) {
+    return std::isnan(logits[a]) ? !std::isnan(logits[b]) : logits[a] > logits[b];
+  });
+  for (int32_t i = 0; i < likeliest; ++i) {
+    logits_.push_back(logits[ids[i]]);
+    ids_.push_back(ids[i]);
+  }
 }
 
 void FakeModelRunner::Stop() {
@@ -118,6 +142,9 @@ void FakeModelRunner::CheckBatch(const Batch& batch) {
   if (stopped_) Violation(batch, "a step after Stop");
   if (batch.stop) Violation(batch, "the stop flag is the runner's to set");
   if (batch.chunks.empty()) Violation(batch, "nothing to do");
+  if (batch.likeliest < 0 || batch.likeliest > std::min(kMaxTopK, options_.vocab_size)) {
+    Violation(batch, "more of the likeliest tokens than there may be");
+  }
   if (batch.num_tokens() > options_.max_batch_tokens) Violation(batch, "over the token budget");
   if (!batches_.empty() && batch.step != batches_.back().step + 1) {
     Violation(batch, "steps are not consecutive");

@@ -55,7 +55,7 @@ class FakeModelRunner final : public ModelRunner {
   int32_t num_dp_groups() const override { return options_.num_dp_groups; }
   int32_t num_kv_blocks() const override { return options_.num_kv_blocks; }
   int32_t block_size() const override { return options_.block_size; }
-  Tensor Step(const Batch& batch) override;
+  StepLogits Step(const Batch& batch) override;
   void Stop() override;
 
   // Called in every Step before anything else, on the stepping thread.
@@ -73,12 +73,14 @@ class FakeModelRunner final : public ModelRunner {
   bool Violation(const Batch& batch, const std::string& what);  // false
   void CheckBatch(const Batch& batch);
   bool CheckChunk(const Batch& batch, const SequenceChunk& chunk, BlockUses& used);
+  void AddRow(const std::vector<float>& logits, int32_t likeliest);
   int32_t& Slot(const SequenceChunk& chunk, int32_t position);
   std::vector<int32_t> History(const Batch& batch, const SequenceChunk& chunk, int32_t length);
 
   FakeModelOptions options_;
   std::vector<std::vector<int32_t>> cache_;  // [num_dp_groups][num_kv_blocks * block_size] tokens
-  std::vector<float> logits_;                // [rows, vocab_size]
+  std::vector<float> logits_;                // [rows, vocab_size], or of the likeliest
+  std::vector<int32_t> ids_;                 // of the likeliest
   std::vector<Batch> batches_;
   std::vector<std::string> violations_;
   bool stopped_ = false;

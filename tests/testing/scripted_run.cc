@@ -1,6 +1,8 @@
 #include "tests/testing/scripted_run.h"
 
 #include <algorithm>
+#include <numeric>
+#include <span>
 #include <utility>
 
 #include "gtest/gtest.h"
@@ -67,7 +69,7 @@ class Script {
 
   void StepUntilDone(size_t first, size_t last) {
     for (;;) {
-      Batch batch = {.step = ++step_};
+      Batch batch = {.step = ++step_, .likeliest = ride_.likeliest};
       std::vector<Live*> riders;
       for (size_t i = first; i < last; ++i) {
         if (Done(sequences_[i]) || !Started(i, first)) continue;
@@ -96,17 +98,25 @@ class Script {
             .blocks = live.blocks};
   }
 
-  void Advance(const Batch& batch, const std::vector<Live*>& riders, const Tensor& logits) {
-    CHECK_EQ(logits.rows(), batch.num_logits_rows());
+  void Advance(const Batch& batch, const std::vector<Live*>& riders, const StepLogits& logits) {
+    CHECK_EQ(logits.values.rows(), batch.num_logits_rows());
+    const int32_t count = batch.likeliest > 0 ? batch.likeliest : runner_.vocab_size();
+    CHECK_EQ(logits.values.cols(), count);
     int64_t row = 0;
     for (size_t i = 0; i < riders.size(); ++i) {
       Live& live = *riders[i];
       live.computed = batch.chunks[i].end();
       if (batch.chunks[i].logits != LogitsWanted::kLast) continue;
-      const float* values = logits.row<float>(row++);
-      const float* end = values + runner_.vocab_size();
-      const int32_t token = static_cast<int32_t>(std::max_element(values, end) - values);
+      const float* values = logits.values.row<float>(row);
+      const float* end = values + count;
+      int32_t token = static_cast<int32_t>(std::max_element(values, end) - values);
       live.trace.logits.insert(live.trace.logits.end(), values, end);
+      if (batch.likeliest > 0) {
+        const int32_t* ids = logits.ids.row<int32_t>(row);
+        token = ids[0];
+        live.trace.ids.insert(live.trace.ids.end(), ids, ids + count);
+      }
+      ++row;
       live.trace.tokens.push_back(token);
       live.tokens.push_back(token);
     }
@@ -120,6 +130,21 @@ class Script {
 };
 
 }  // namespace
+
+SequenceTrace LikeliestOf(const SequenceTrace& trace, int32_t count) {
+  SequenceTrace likeliest = {.tokens = trace.tokens};
+  const size_t vocab_size = trace.logits.size() / trace.tokens.size();
+  for (size_t i = 0; i < trace.tokens.size(); ++i) {
+    const std::span<const float> row = std::span(trace.logits).subspan(i * vocab_size, vocab_size);
+    std::vector<int32_t> ids(vocab_size);
+    std::iota(ids.begin(), ids.end(), 0);
+    std::ranges::stable_sort(ids, [row](int32_t a, int32_t b) { return row[a] > row[b]; });
+    ids.resize(static_cast<size_t>(count));
+    for (int32_t id : ids) likeliest.logits.push_back(row[id]);
+    likeliest.ids.insert(likeliest.ids.end(), ids.begin(), ids.end());
+  }
+  return likeliest;
+}
 
 std::vector<SequenceTrace> RunSequences(ModelRunner& runner,
                                         const std::vector<std::vector<int32_t>>& prompts,

@@ -20,15 +20,20 @@ struct Ride {
   int32_t block_stride = 1;          // blocks of a sequence are this far apart in the cache
   int32_t replay_from = 0;  // after this many output tokens the sequence is prefilled anew, as
                             // after a preemption; 0: never
+  int32_t likeliest = 0;    // steps tell of so many of the likeliest tokens; 0: of all
 };
 
 // One sequence's results.
 struct SequenceTrace {
   std::vector<int32_t> tokens;  // greedy output
-  std::vector<float> logits;    // [tokens, vocab_size]: what each was chosen from
+  std::vector<float> logits;    // [tokens, vocab_size or likeliest]: what each was chosen from
+  std::vector<int32_t> ids;     // [tokens, likeliest]
 
   friend bool operator==(const SequenceTrace&, const SequenceTrace&) = default;
 };
+
+// The same sequence where steps tell of `count` of the likeliest tokens only.
+SequenceTrace LikeliestOf(const SequenceTrace& trace, int32_t count);
 
 // Greedy continuation of each prompt by `num_tokens` tokens, stepping `runner` (rank 0).
 std::vector<SequenceTrace> RunSequences(ModelRunner& runner,

@@ -51,7 +51,7 @@ std::vector<SteppedModel::Row> SteppedModel::Step(const std::vector<int32_t>& to
   SequenceChunk chunk{.start = start, .logits = LogitsWanted::kAll, .tokens = tokens};
   chunk.blocks.resize((end + block_size - 1) / block_size);
   std::iota(chunk.blocks.begin(), chunk.blocks.end(), 0);
-  const Tensor logits = runner.Step({.step = step_++, .chunks = {chunk}});
+  const Tensor logits = runner.Step({.step = step_++, .chunks = {chunk}}).values;
   EXPECT_EQ(logits.rows(), static_cast<int64_t>(tokens.size()));
   EXPECT_EQ(logits.cols(), rank_->config().vocab_size);
   std::vector<Row> rows;

@@ -75,6 +75,10 @@ mutate 'rule 6: random numbers depend on the output index, not on history' \
   's/static_cast<uint32_t>\(state\.output\.size\(\)\)/'\
 '[] { static uint32_t calls = 0; return calls++; }()/' \
   runtime_engine_invariance_test '*'
+mutate 'rule 6: ties go to the lowest token' kernels/cpu/cpu_top_k.cc \
+  's/: value > other/: value >= other/' parity_rows_test '*TopK*'
+mutate 'rule 6: ties go to the lowest token, also of slices' runtime/engine/merge_likeliest.cc \
+  's/: a > b/: a >= b/' runtime_merge_likeliest_test '*'
 mutate 'activations: amax is of the full row, not of the shard' comm/parallel_linear.cc \
   's/  comm_\.AllReduceMax\([^;]*;//' invariance_test '*EveryLayout/4'
 
