@@ -3,8 +3,10 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +39,7 @@ class NcclCommunicator final : public Communicator {
         size_(control_->size()) {
     if (comm_ == nullptr) return;
     watch_ = shared_->watchdog->Watch({.problem = [this] { return AsyncProblem(); },
+                                       .latest = [this] { return Latest(); },
                                        .let_go = [this] { nccl().CommAbort(comm_); }});
   }
   ~NcclCommunicator() override {
@@ -50,6 +53,7 @@ class NcclCommunicator final : public Communicator {
 
   void Broadcast(void* data, size_t bytes, int root) override {
     if (size_ == 1 || bytes == 0) return;
+    Begin("broadcast", bytes);
     Check(nccl().Broadcast(data, data, bytes, ncclInt8, root, comm_, stream()), "broadcast", bytes);
   }
 
@@ -57,6 +61,7 @@ class NcclCommunicator final : public Communicator {
     CHECK_EQ(static_cast<int>(bytes.size()), size_);
     const bool equal = std::ranges::all_of(bytes, [&](int64_t b) { return b == bytes[0]; });
     if (equal) return AllGatherEqual(in, out, static_cast<size_t>(bytes[0]));
+    Begin("all-gather", static_cast<size_t>(bytes[rank_]));
     Check(nccl().GroupStart(), "all-gather", 0);
     char* to = static_cast<char*>(out);
     for (int r = 0; r < size_; ++r) {
@@ -103,6 +108,7 @@ class NcclCommunicator final : public Communicator {
       // Groups share the whole job's buffers: they never work at the same time.
       ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
       config.splitShare = 1;
+      Begin("split", 0);
       const int nccl_color = group->size() > 1 ? color : NCCL_SPLIT_NOCOLOR;
       Check(nccl().CommSplit(comm_, nccl_color, key, &comm, &config), "split", 0);
     }
@@ -129,6 +135,7 @@ class NcclCommunicator final : public Communicator {
     CHECK_EQ(send_bytes[rank_], recv_bytes[rank_]);
     const char* from = static_cast<const char*>(in);
     char* to = static_cast<char*>(out);
+    Begin("all-to-all", static_cast<size_t>(std::reduce(send_bytes.begin(), send_bytes.end())));
     if (size_ > 1) Check(nccl().GroupStart(), "all-to-all", 0);
     for (int r = 0; r < size_; ++r) {
       const size_t send = static_cast<size_t>(send_bytes[r]);
@@ -148,15 +155,23 @@ class NcclCommunicator final : public Communicator {
   void AllGatherEqual(const void* in, void* out, size_t bytes) {
     if (bytes == 0) return;
     if (size_ == 1) return Copy(out, in, bytes, stream());
+    Begin("all-gather", bytes);
     Check(nccl().AllGather(in, out, bytes, ncclInt8, comm_, stream()), "all-gather", bytes);
   }
 
   void AllReduce(void* data, int64_t count, ncclDataType_t type, ncclRedOp_t op, const char* what) {
     if (size_ == 1 || count == 0) return;
     const size_t n = static_cast<size_t>(count);
+    Begin(what, 4 * n);
     Check(nccl().AllReduce(data, data, n, type, op, comm_, stream()), what, 4 * n);
   }
 
+  // Before NCCL is called.
+  void Begin(const char* what, size_t bytes) {
+    latest_ = what;
+    latest_bytes_ = bytes;
+    ++calls_;
+  }
   void Check(ncclResult_t result, const char* what, size_t bytes) const {
     CHECK(result == ncclSuccess) << "rank " << shared_->rank << ": NCCL " << what << " of " << bytes
                                  << " bytes among " << size_
@@ -178,12 +193,22 @@ class NcclCommunicator final : public Communicator {
                         nccl().GetLastError(comm_));
   }
 
+  // Asked by the watchdog's thread. A recorded step's calls count once, when it is recorded.
+  std::string Latest() const {
+    if (calls_ == 0) return "";
+    return absl::StrCat("NCCL ", latest_.load(), " of ", latest_bytes_.load(), " bytes among ",
+                        size_, " ranks, its number ", calls_.load());
+  }
+
   std::shared_ptr<Shared> shared_;
   ncclComm_t comm_;
   std::unique_ptr<Communicator> control_;
   int rank_;
   int size_;
   int watch_ = 0;
+  std::atomic<const char*> latest_ = "";
+  std::atomic<size_t> latest_bytes_ = 0;
+  std::atomic<int64_t> calls_ = 0;
 };
 
 // Rank 0's, on every rank.

@@ -1,5 +1,6 @@
 #include "comm/watchdog.h"
 
+#include <cstdio>
 #include <future>
 #include <memory>
 #include <utility>
@@ -13,9 +14,21 @@ namespace {
 // How long transports may take to let go before the process ends without them.
 constexpr std::chrono::seconds kLetGoGrace{5};
 
+void SayOnStandardError(const std::string& sentence) {
+  std::fprintf(stderr, "intermix: %s; leaving the other ranks\n", sentence.c_str());
+  std::fflush(stderr);
+}
+
+Watchdog::Options WithDefaults(Watchdog::Options options) {
+  if (!options.say) options.say = SayOnStandardError;
+  if (!options.end) options.end = Fatal;
+  return options;
+}
+
 }  // namespace
 
-Watchdog::Watchdog(Options options) : options_(std::move(options)), thread_([this] { Run(); }) {}
+Watchdog::Watchdog(Options options)
+    : options_(WithDefaults(std::move(options))), thread_([this] { Run(); }) {}
 
 Watchdog::~Watchdog() {
   {
@@ -50,13 +63,19 @@ Watchdog::Work::~Work() {
 
 std::string Watchdog::FindProblem() const {
   for (const auto& [id, transport] : transports_) {
-    if (std::string problem = transport.problem(); !problem.empty()) return problem;
+    const std::string problem = transport.problem();
+    if (!problem.empty()) return work_.empty() ? problem : absl::StrCat(problem, ", in ", work_);
   }
   const bool late =
       options_.limit.count() > 0 && !work_.empty() && Clock::now() - work_began_ > options_.limit;
   if (!late) return "";
-  return absl::StrCat(work_, " has not ended after ", options_.limit.count(),
-                      " ms: another rank is gone or stuck");
+  std::string sentence = absl::StrCat(work_, " has not ended after ", options_.limit.count(),
+                                      " ms: another rank is gone or stuck");
+  for (const auto& [id, transport] : transports_) {
+    const std::string latest = transport.latest();
+    if (!latest.empty()) absl::StrAppend(&sentence, "; last begun: ", latest);
+  }
+  return sentence;
 }
 
 // On a thread of its own, as a transport may be stuck in its own clean-up.
@@ -74,9 +93,9 @@ void Watchdog::Run() {
   while (!stopped_.wait_for(lock, options_.poll, [this] { return stop_; })) {
     const std::string problem = FindProblem();
     if (problem.empty()) continue;
-    LetGo();
     const std::string sentence = absl::StrCat(options_.who, ": ", problem);
-    if (!options_.end) Fatal(sentence);
+    options_.say(sentence);
+    LetGo();
     options_.end(sentence);
     return;
   }

@@ -3,8 +3,9 @@
 //
 // A thread of its own looks every few hundred milliseconds at two things: whether the work that the
 // engine thread began has gone on for longer than allowed, and what the transports report. Then it
-// tells the transports to let go and ends the process with one sentence. It calls nothing that a
-// stuck device could block. Methods may be called from any thread.
+// says so, tells the transports to let go and ends the process with the same sentence: said first,
+// since letting go may take long, and may wake a thread that ends the process for a lesser reason.
+// It calls nothing that a stuck device could block. Methods may be called from any thread.
 #pragma once
 
 #include <chrono>
@@ -24,6 +25,8 @@ class Watchdog {
     std::string who;                     // begins the sentence: "rank 3"
     std::chrono::milliseconds limit{0};  // of one piece of work; 0: none
     std::chrono::milliseconds poll{200};
+    // Tells of the problem before transports let go; by default on standard error.
+    std::function<void(const std::string& sentence)> say;
     // Does not return; by default intermix::Fatal.
     std::function<void(const std::string& sentence)> end;
   };
@@ -35,6 +38,7 @@ class Watchdog {
   // A transport under watch.
   struct Transport {
     std::function<std::string()> problem;  // what went wrong; "" while nothing did
+    std::function<std::string()> latest;   // what was asked of it last; "" where nothing was
     std::function<void()> let_go;          // gives up what is under way; may block for long
   };
   // `transport` is called until Forget(id) returned.
