@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_linear.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -108,6 +109,7 @@ class CudaLinear::Weight final : public PackedWeight {
     int64_t begin = 0;  // of the out features
     int64_t n = 0;
     GemmExpert expert;
+    bool gated = false;  // gates and ups in turns
     Buffer memory;
   };
 
@@ -153,20 +155,46 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackQuantized(
   int64_t n = 0;
   for (const QuantizedWeight& part : parts) n += part.n;
   auto weight = std::make_unique<Weight>(n, parts[0].k, true, next_id_++);
-  int64_t begin = 0;
   for (size_t i = 0; i < parts.size();) {
     size_t end = i + 1;
     while (end < parts.size() && parts[end].format == parts[i].format) ++end;
     const QuantizedWeight joined = Join(parts.subspan(i, end - i));
-    const absl::StatusOr<GemmPack> pack = PackGemmWeight(joined);
-    if (!pack.ok()) return pack.status();
-    Buffer memory = ToDevice(pack->bytes.data(), pack->bytes.bytes());
-    const GemmExpert expert = pack->At(memory.data());
-    weight->parts.push_back(
-        {.begin = begin, .n = joined.n, .expert = expert, .memory = std::move(memory)});
-    begin += joined.n;
+    if (absl::Status s = AddPart(joined, /*gated=*/false, *weight); !s.ok()) return s;
     i = end;
   }
+  return weight;
+}
+
+absl::Status CudaLinear::AddPart(const QuantizedWeight& joined, bool gated, Weight& weight) {
+  const absl::StatusOr<GemmPack> pack = PackGemmWeight(joined);
+  if (!pack.ok()) return pack.status();
+  Buffer memory = ToDevice(pack->bytes.data(), pack->bytes.bytes());
+  const GemmExpert expert = pack->At(memory.data());
+  const int64_t begin =
+      weight.parts.empty() ? 0 : weight.parts.back().begin + weight.parts.back().n;
+  weight.parts.push_back({.begin = begin,
+                          .n = joined.n,
+                          .expert = expert,
+                          .gated = gated,
+                          .memory = std::move(memory)});
+  return absl::OkStatus();
+}
+
+// Gate and up of one format as one part whose features come in turns; others as two parts.
+absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackGated(const QuantizedWeight& gate,
+                                                                       const QuantizedWeight& up) {
+  CHECK_EQ(gate.n, up.n);
+  const std::array<QuantizedWeight, 2> both = {gate, up};
+  if (gate.format != up.format || gate.format.scheme == Scheme::kNone) return Prepack(both);
+  if (absl::Status s = CheckParts(both); !s.ok()) return s;
+  std::vector<QuantizedWeight> features;
+  for (int64_t i = 0; i < gate.n; ++i) {
+    features.push_back(gate.RowSlice(i, i + 1));
+    features.push_back(up.RowSlice(i, i + 1));
+  }
+  auto weight = std::make_unique<Weight>(2 * gate.n, gate.k, true, next_id_++);
+  if (gate.n == 0) return weight;
+  if (absl::Status s = AddPart(Join(features), /*gated=*/true, *weight); !s.ok()) return s;
   return weight;
 }
 
@@ -207,13 +235,16 @@ void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight*
   if (x.tokens() == 0) return;
   if (x.quantized()) {
     const Group& group = GroupOf(weights);
-    for (const GroupLaunch& launch : group.launches) {
-      const char* table = static_cast<const char*>(group.tables.data()) + launch.table_at;
-      Launch(launch, x, reinterpret_cast<const GemmExpert*>(table),
-             static_cast<int64_t>(weights.size()), row_offsets, y);
-    }
-    return;
+    CHECK(std::ranges::none_of(group.launches, &GroupLaunch::gated)) << "of PrepackGated";
+    LaunchGroup(group, /*gated=*/false, x, row_offsets, OutputOf(y.dtype()), y);
+  } else {
+    UnquantizedGroupedGemm(x, weights, row_offsets, y);
   }
+}
+
+void CudaLinear::UnquantizedGroupedGemm(const Activations& x,
+                                        std::span<const PackedWeight* const> weights,
+                                        const Tensor& row_offsets, const Tensor& y) {
   if (row_offsets.empty()) {
     return UnquantizedGemm(x, static_cast<const Weight&>(*weights[0]), y);
   }
@@ -227,14 +258,41 @@ void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight*
   }
 }
 
+// Gated parts end in the GEMM's own epilogue, all others in float32 and a kernel that joins gates
+// and ups. Where all are gated and one of them runs on wgmma, which has no such epilogue, so do
+// they all; beside parts that are not, they leave wgmma alone.
 void CudaLinear::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                            const Tensor& row_offsets, Tensor hidden) {
+  for (const PackedWeight* w : weights) {
+    CHECK_EQ(x.values.cols(), w->k());
+    CHECK_EQ(2 * hidden.cols(), w->n());
+    CHECK_EQ(x.quantized(), w->quantized());
+  }
+  CHECK_EQ(hidden.rows(), x.tokens());
   if (x.tokens() == 0) return;
-  const int64_t cols = 2 * hidden.cols();
-  const size_t bytes = static_cast<size_t>(x.tokens() * cols) * sizeof(float);
-  const Tensor gate_up(gate_up_.Reserve(bytes), DType::kF32, {x.tokens(), cols}, Device::kCuda);
-  GroupedGemm(x, weights, row_offsets, gate_up);
-  SiluMul({.gate_up = gate_up, .out = hidden}, context_.stream());
+  const auto gate_up = [&] {
+    const int64_t cols = 2 * hidden.cols();
+    const size_t bytes = static_cast<size_t>(x.tokens() * cols) * sizeof(float);
+    return Tensor(gate_up_.Reserve(bytes), DType::kF32, {x.tokens(), cols}, Device::kCuda);
+  };
+  if (!x.quantized()) {
+    const Tensor y = gate_up();
+    UnquantizedGroupedGemm(x, weights, row_offsets, y);
+    return SiluMul({.gate_up = y, .out = hidden}, context_.stream());
+  }
+  const Group& group = GroupOf(weights);
+  const bool all_gated = std::ranges::all_of(group.launches, &GroupLaunch::gated);
+  const bool wgmma = std::ranges::any_of(group.launches, [&](const GroupLaunch& launch) {
+    const GemmPlan plan = SelectGemm(ProblemOf(launch, group, x), context_.gemm_device());
+    return kGemmTiles[plan.tile].family == GemmFamily::kWgmma;
+  });
+  if (!all_gated || wgmma) {
+    const Tensor y = gate_up();  // rows of no expert here hold anything: written again below
+    LaunchGroup(group, all_gated, x, row_offsets, GemmOutput::kF32, y);
+    SiluMul({.gate_up = y, .out = hidden, .in_turns = all_gated}, context_.stream());
+    if (all_gated) return;
+  }
+  LaunchGroup(group, /*gated=*/true, x, row_offsets, GemmOutput::kSiluMul, hidden);
 }
 
 const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const> weights) {
@@ -251,7 +309,8 @@ CudaLinear::Group CudaLinear::MakeGroup(std::span<const PackedWeight* const> wei
   Group group;
   std::vector<GemmExpert> tables;
   const auto part_of = [](const Weight::Part& part) {
-    return GroupLaunch{.begin = part.begin, .n = part.n, .mode = part.expert.mode};
+    return GroupLaunch{
+        .begin = part.begin, .n = part.n, .mode = part.expert.mode, .gated = part.gated};
   };
   for (const PackedWeight* w : weights) {
     group.ids.push_back(static_cast<const Weight*>(w)->id());
@@ -264,6 +323,7 @@ CudaLinear::Group CudaLinear::MakeGroup(std::span<const PackedWeight* const> wei
   }
   for (GroupLaunch& launch : group.launches) {
     launch.table_at = tables.size() * sizeof(GemmExpert);
+    const size_t first = tables.size();
     const GemmMode another =
         launch.mode == GemmMode::kFolded4 ? GemmMode::kWide4 : GemmMode::kFolded4;
     for (const PackedWeight* w : weights) {
@@ -273,33 +333,48 @@ CudaLinear::Group CudaLinear::MakeGroup(std::span<const PackedWeight* const> wei
       }
       tables.push_back(entry);
     }
+    launch.first = tables[first];
   }
   group.tables = ToDevice(tables.data(), tables.size() * sizeof(GemmExpert));
   return group;
 }
 
-void CudaLinear::Launch(const GroupLaunch& launch, const Activations& x, const GemmExpert* experts,
-                        int64_t num_experts, const Tensor& row_offsets, const Tensor& y) {
-  const Tensor columns = y.Cols(launch.begin, launch.begin + launch.n);
-  const GemmArgs args = {.x = x.values.data<int8_t>(),
-                         .x_stride = x.values.stride(0),
-                         .x_scales = x.scales.data<float>(),
-                         .experts = experts,
-                         .row_offsets = row_offsets.empty() ? nullptr : row_offsets.data<int32_t>(),
-                         .num_experts = static_cast<int32_t>(num_experts),
-                         .rows = static_cast<int32_t>(x.tokens()),
-                         .n = static_cast<int32_t>(launch.n),
-                         .k = static_cast<int32_t>(x.values.cols()),
-                         .y = columns.raw(),
-                         .y_stride = y.stride(0),
-                         .output = OutputOf(y.dtype()),
-                         .workspace = static_cast<int32_t*>(workspace_.data())};
-  const GemmProblem problem = {.mode = launch.mode,
-                               .n = args.n,
-                               .k = args.k,
-                               .experts = args.num_experts,
-                               .rows = args.rows};
-  LaunchGemm(args, launch.mode, SelectGemm(problem, context_.gemm_device()), context_.stream());
+GemmProblem CudaLinear::ProblemOf(const GroupLaunch& launch, const Group& group,
+                                  const Activations& x) const {
+  return {.mode = launch.mode,
+          .n = static_cast<int32_t>(launch.n),
+          .k = static_cast<int32_t>(x.values.cols()),
+          .experts = static_cast<int32_t>(group.ids.size()),
+          .rows = static_cast<int32_t>(x.tokens())};
+}
+
+void CudaLinear::LaunchGroup(const Group& group, bool gated, const Activations& x,
+                             const Tensor& row_offsets, GemmOutput output, const Tensor& y) {
+  for (const GroupLaunch& launch : group.launches) {
+    if (launch.gated != gated) continue;
+    const bool hidden = output == GemmOutput::kSiluMul;
+    const char* table = static_cast<const char*>(group.tables.data()) + launch.table_at;
+    const Tensor columns = hidden ? y : y.Cols(launch.begin, launch.begin + launch.n);
+    const GemmProblem problem = ProblemOf(launch, group, x);
+    const GemmArgs args = {
+        .x = x.values.data<int8_t>(),
+        .x_stride = x.values.stride(0),
+        .x_scales = x.scales.data<float>(),
+        .experts = reinterpret_cast<const GemmExpert*>(table),
+        .only = launch.first,
+        .row_offsets = row_offsets.empty() ? nullptr : row_offsets.data<int32_t>(),
+        .num_experts = problem.experts,
+        .rows = problem.rows,
+        .n = problem.n,
+        .k = problem.k,
+        .y = columns.raw(),
+        .y_stride = y.stride(0),
+        .output = output,
+        .workspace = static_cast<int32_t*>(workspace_.data())};
+    GemmDevice device = context_.gemm_device();
+    if (hidden) device.wgmma = false;
+    LaunchGemm(args, launch.mode, SelectGemm(problem, device), context_.stream());
+  }
 }
 
 void CudaLinear::UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y) {

@@ -31,6 +31,8 @@ class CudaLinear {
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y);
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                    const Tensor& row_offsets, Tensor y);
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackGated(const QuantizedWeight& gate,
+                                                             const QuantizedWeight& up);
   void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                  const Tensor& row_offsets, Tensor hidden);
 
@@ -42,10 +44,12 @@ class CudaLinear {
     int64_t begin = 0;
     int64_t n = 0;
     GemmMode mode = GemmMode::kFolded4;
+    bool gated = false;   // a gate and its up in turns
     size_t table_at = 0;  // of Group::tables: a GemmExpert for each expert
+    GemmExpert first;     // of them
 
     bool Runs(const GroupLaunch& part) const {
-      return begin == part.begin && n == part.n && mode == part.mode;
+      return begin == part.begin && n == part.n && mode == part.mode && gated == part.gated;
     }
   };
   // What the kernels must know of a list of experts, made when the list is first seen and kept:
@@ -58,14 +62,20 @@ class CudaLinear {
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackQuantized(
       std::span<const QuantizedWeight> parts);
+  absl::Status AddPart(const QuantizedWeight& joined, bool gated, Weight& weight);
   absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackUnquantized(
       std::span<const QuantizedWeight> parts);
   Buffer ToDevice(const void* host, size_t bytes);
 
   const Group& GroupOf(std::span<const PackedWeight* const> weights);
   Group MakeGroup(std::span<const PackedWeight* const> weights);
-  void Launch(const GroupLaunch& launch, const Activations& x, const GemmExpert* experts,
-              int64_t num_experts, const Tensor& row_offsets, const Tensor& y);
+  // The launches of a list of experts that are, or are not, gated.
+  //   output  what those write; kSiluMul only of the gated
+  void LaunchGroup(const Group& group, bool gated, const Activations& x, const Tensor& row_offsets,
+                   GemmOutput output, const Tensor& y);
+  GemmProblem ProblemOf(const GroupLaunch& launch, const Group& group, const Activations& x) const;
+  void UnquantizedGroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
+                              const Tensor& row_offsets, const Tensor& y);
   void UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y);
 
   const CudaContext& context_;
@@ -73,7 +83,7 @@ class CudaLinear {
   uint64_t next_id_ = 0;
   Buffer workspace_;                        // of the quantised kernels
   Scratch rounded_;                         // rows as bfloat16
-  Scratch gate_up_;                         // what gate and up give
+  Scratch gate_up_;                         // gates and ups, where a kernel of its own joins them
   std::unique_ptr<CublasLtGemm> cublaslt_;  // opened for the first unquantised weight
   std::unordered_map<uint64_t, std::deque<Group>> groups_;  // by the id of the first weight
 };

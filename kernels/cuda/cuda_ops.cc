@@ -1,6 +1,5 @@
 // CudaBackend: each op begins, checks what its launcher does not, and starts its kernels.
 #include <algorithm>
-#include <array>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_backend_class.h"
@@ -39,8 +38,8 @@ void CudaBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::PrepackGated(const QuantizedWeight& gate,
                                                                         const QuantizedWeight& up) {
-  CHECK_EQ(gate.n, up.n);
-  return Prepack(std::array<QuantizedWeight, 2>{gate, up});
+  context_->MakeCurrent();
+  return linear_.PrepackGated(gate, up);
 }
 
 void CudaBackend::GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,

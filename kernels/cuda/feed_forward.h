@@ -10,8 +10,9 @@
 namespace intermix::cuda {
 
 struct SiluMulArgs {
-  Tensor gate_up;  // [tokens, 2 * I] float32
+  Tensor gate_up;  // [tokens, 2 * I] float32: gates then ups, or a gate and its up in turns
   Tensor out;      // [tokens, I] bfloat16
+  bool in_turns = false;
 };
 void SiluMul(const SiluMulArgs& args, cudaStream_t stream);
 

@@ -50,7 +50,7 @@ INTERMIX_DEVICE bool SumOverBlocks(const GemmArgs& args, const ThreadPlace<G>& p
 }
 
 // What an out feature is multiplied by: an integer, then its channel scale.
-template <class G, GemmOutput kOutput>
+template <class G>
 struct FeatureScale {
   int32_t multiplier;
   float channel;
@@ -60,19 +60,23 @@ struct FeatureScale {
     channel = 1.0f;
     if constexpr (G::kFloat) return;
     if (!G::kPromotes && expert.multipliers != nullptr) multiplier = expert.multipliers[feature];
-    if (kOutput != GemmOutput::kI32) channel = expert.channel_scales[feature];
+    channel = expert.channel_scales[feature];
   }
 
-  // One output as y holds it: the sum itself, (float(sum) * c) * a, or sum * a of a float sum.
+  // (float(sum) * c) * a, or sum * a of a float sum.
+  INTERMIX_DEVICE float Value(typename G::Sum sum, float row_scale) const {
+    if constexpr (G::kFloat) return mul_rn(sum, row_scale);
+    if (!G::kPromotes) sum *= multiplier;
+    return mul_rn(mul_rn(to_f32(sum), channel), row_scale);
+  }
+
+  // One output as y holds it: the sum itself, or its value.
+  template <GemmOutput kOutput>
   INTERMIX_DEVICE uint32_t Bits(typename G::Sum sum, float row_scale) const {
-    float value = 0;
-    if constexpr (G::kFloat) {
-      value = mul_rn(sum, row_scale);
-    } else {
-      if (!G::kPromotes) sum *= multiplier;
-      if (kOutput == GemmOutput::kI32) return static_cast<uint32_t>(sum);
-      value = mul_rn(mul_rn(to_f32(sum), channel), row_scale);
+    if constexpr (kOutput == GemmOutput::kI32) {
+      return static_cast<uint32_t>(G::kPromotes ? sum : sum * multiplier);
     }
+    const float value = Value(sum, row_scale);
     return kOutput == GemmOutput::kBF16 ? to_bf16(value) : bits_of_float(value);
   }
 };
@@ -130,7 +134,7 @@ INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& pla
 #pragma unroll
     for (int i = 0; i < G::kFeatureTiles; ++i) {
       if (!kWhole && i * 16 >= features_left) break;
-      FeatureScale<G, kOutput> scales[2];
+      FeatureScale<G> scales[2];
       scales[0].Read(expert, feature + i * 16);
       scales[1].Read(expert, feature + i * 16 + 1);  // is there: the arrays are padded
 #pragma unroll
@@ -140,10 +144,11 @@ INTERMIX_DEVICE void StoreTileAs(const GemmArgs& args, const ThreadPlace<G>& pla
           const int token = place.Token(first + j) + h;
           if (token >= tile.num_rows) continue;
           const float row_scale = row_scales.of_token[j][h];
-          StorePair<kBytes, kWhole>(corner + (token * args.y_stride + i * 16) * kBytes,
-                                    scales[0].Bits(acc.sum[i][first + j][h], row_scale),
-                                    scales[1].Bits(acc.sum[i][first + j][2 + h], row_scale),
-                                    i * 16 + 1 < features_left);
+          StorePair<kBytes, kWhole>(
+              corner + (token * args.y_stride + i * 16) * kBytes,
+              scales[0].template Bits<kOutput>(acc.sum[i][first + j][h], row_scale),
+              scales[1].template Bits<kOutput>(acc.sum[i][first + j][2 + h], row_scale),
+              i * 16 + 1 < features_left);
         }
       }
     }

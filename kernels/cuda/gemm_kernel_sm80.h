@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/gemm_compute_sm80.h"
 #include "kernels/cuda/gemm_epilogue_sm80.h"
+#include "kernels/cuda/gemm_gated_sm80.h"
 #include "kernels/cuda/gemm_load_sm80.h"
 #include "kernels/cuda/gemm_schedule_sm80.h"
 #include "kernels/cuda/gemm_select.h"
@@ -21,7 +22,10 @@ struct StageLoader {
   // Every thread commits, also where there is nothing left to load: waits count groups.
   INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, bool new_tile, bool any_left) {
     if (any_left) {
-      if (new_tile) loader = TileLoader<G>(args, finder.Find(args, walk.tile));
+      if (new_tile) {
+        const TilePlace tile = finder.Find(args, walk.tile);
+        loader = TileLoader<G>(args, args.experts[tile.expert], tile);
+      }
       const bool aligned = (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
       loader.Load(stage, args, aligned, walk.stage);
       walk.Next(args);
@@ -78,7 +82,11 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
                                    done, num_stages, acc);
         }
       }
-      if (whole) StoreTile<G>(args, here, tile, acc);
+      if (whole && args.output == GemmOutput::kSiluMul) {
+        StoreGatedTile<G>(args, here, tile, acc);
+      } else if (whole) {
+        StoreTile<G>(args, here, tile, acc);
+      }
       if (left == 1) break;
       acc.Clear();
     }

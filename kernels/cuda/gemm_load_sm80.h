@@ -6,18 +6,20 @@
 
 namespace intermix::cuda {
 
-// Loads the stages of one tile; this thread's share of the pieces is the same in all of them.
+// Loads the stages of one tile; this thread's share of the pieces is the same in all of them. The
+// threads that load are the block's, a warpgroup of it, or (kDecode) each warp for itself.
 template <class G>
 class TileLoader {
  public:
   // Of the threads that load.
   INTERMIX_DEVICE static int Thread() {
+    if (G::kFamily == GemmFamily::kDecode) return static_cast<int>(threadIdx.x) % 32;
     return static_cast<int>(threadIdx.x) - G::kFirstLoadThread;
   }
 
   TileLoader() = default;
-  INTERMIX_DEVICE TileLoader(const GemmArgs& args, const TilePlace& tile) {
-    const GemmExpert& expert = args.experts[tile.expert];
+  INTERMIX_DEVICE TileLoader(const GemmArgs& args, const GemmExpert& expert,
+                             const TilePlace& tile) {
     const int thread = Thread();
     const int32_t first_tile = tile.feature / 16;
     const int32_t num_tiles = (args.n + 15) / 16 - first_tile;
@@ -38,7 +40,8 @@ class TileLoader {
                 (static_cast<int64_t>(first_tile + scale_tile) * groups_.count + slot) *
                     (16 * G::kScaleBytes) +
                 thread % G::kScaleBytes * 16;
-      scale_groups_left_ = scale_tile < num_tiles ? groups_.count - slot : 0;
+      const bool touched = slot == 0 || slot << groups_.shift < kStageSteps;
+      scale_groups_left_ = scale_tile < num_tiles && touched ? groups_.count - slot : 0;
     }
   }
 
@@ -55,7 +58,7 @@ class TileLoader {
   static constexpr int kTilesAtOnce = G::kLoadThreads / kTilePieces;
   static constexpr int kTokensAtOnce = G::kLoadThreads / 8;
   static constexpr int kScalePieces = kStageSteps * G::kScaleBytes;  // of one feature tile
-  static_assert(G::kBlockTiles % kTilesAtOnce == 0);
+  static_assert(kTilesAtOnce == 0 || G::kBlockTiles % kTilesAtOnce == 0);
   static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 
   // Of one feature tile.
@@ -71,6 +74,16 @@ class TileLoader {
     char* shared = stage + Thread() * 16;
     const char* global = codes_ + stage_index * (G::kTileUnits * kUnitBytes);
     const int unit = stage_index * G::kTileUnits + Thread() % kTilePieces / 32;
+    if constexpr (kTilesAtOnce == 0) {  // a warp: unit by unit
+#pragma unroll
+      for (int i = 0; i < G::kBlockTiles * G::kTileUnits; ++i) {
+        const int tile = i / G::kTileUnits;
+        const int u = i % G::kTileUnits;
+        cp_async_16(shared + i * kUnitBytes, global + tile * TileBytes(args) + u * kUnitBytes,
+                    unit + u < Units(args) && tile < tiles_left_);
+      }
+      return;
+    }
     const bool unit_exists = unit < Units(args);
 #pragma unroll
     for (int tile = 0; tile < G::kBlockTiles; tile += kTilesAtOnce) {
@@ -83,22 +96,24 @@ class TileLoader {
                                 int stage_index) const {
     const int thread = Thread();
     const int token = thread / 8;
-    char* shared = stage + G::kRowsAt + token * kStageK + ((thread ^ token) % 8) * 16;
+    const auto shared = [&](int first) {
+      return stage + G::kRowsAt + (token + first) * kStageK + (thread ^ (token + first)) % 8 * 16;
+    };
     const int8_t* global = rows_ + stage_index * kStageK;
     const int left = args.k - stage_index * kStageK - thread % 8 * 16;  // of K
     if (aligned && (stage_index + 1) * kStageK <= args.k) {
 #pragma unroll
       for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
         if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
-        cp_async_16(shared + first * kStageK, global + first * args.x_stride, first < rows_left_);
+        cp_async_16(shared(first), global + first * args.x_stride, first < rows_left_);
       }
       return;
     }
 #pragma unroll 1
     for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
       if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
-      LoadRowPiece(shared + first * kStageK, global + first * args.x_stride,
-                   first < rows_left_ ? left : 0, aligned);
+      LoadRowPiece(shared(first), global + first * args.x_stride, first < rows_left_ ? left : 0,
+                   aligned);
     }
   }
 

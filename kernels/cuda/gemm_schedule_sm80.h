@@ -40,7 +40,9 @@ INTERMIX_DEVICE void CountRowTiles(const GemmArgs& args) {
   for (int32_t base = 0; base < args.num_experts; base += 32) {
     const int32_t expert = base + lane;
     int32_t tiles = 0;
-    if (expert < args.num_experts) {
+    if (args.row_offsets == nullptr) {  // the only expert, whose mode is the launch's
+      if (lane == 0) tiles = (args.rows + G::kTokens - 1) / G::kTokens;
+    } else if (expert < args.num_experts) {
       // Read beside the mode, not after it: every block waits for this.
       const int32_t rows = opaque(ExpertRows(args, expert).count);
       if (args.experts[expert].mode == G::kMode) tiles = (rows + G::kTokens - 1) / G::kTokens;
@@ -79,6 +81,13 @@ struct TileFinder {
     while (tile >= first[expert + 1] * slabs) ++expert;
     const int32_t row_tiles = first[expert + 1] - first[expert];
     const int32_t in_expert = tile - first[expert] * slabs;
+    if (G::kFamily == GemmFamily::kDecode && row_tiles == 1) {  // as below, without the divisions
+      const ExpertRows rows(args, expert);
+      return {.expert = expert,
+              .feature = in_expert * G::kFeatures,
+              .row = rows.begin,
+              .num_rows = rows.count};
+    }
     const int32_t panel = in_expert / (kPanelRowTiles * slabs);
     const int32_t in_panel = in_expert - panel * kPanelRowTiles * slabs;
     const int32_t left = row_tiles - panel * kPanelRowTiles;

@@ -22,12 +22,16 @@ constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
                                                              {2000, 0},
                                                              {1700, 1400},
                                                              {3200, 0},
-                                                             {2800, 1800}}};
+                                                             {2800, 1800},
+                                                             {600, 500},
+                                                             {1200, 1000},
+                                                             {1200, 1000}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM
 // Filling the pipeline and storing, per wave of tiles of 128 out features.
 constexpr double kTileClocks = 2000;
+constexpr double kDecodeTileClocks = 500;  // the same of kDecode
 
 int32_t CeilDiv(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
 
@@ -60,7 +64,7 @@ bool Fits(int32_t tile, const GemmProblem& problem, const GemmDevice& device) {
 
 int32_t GemmSharedBytes(int32_t tile, GemmMode mode, int32_t experts) {
   const GemmTile& t = kGemmTiles[tile];
-  return GemmHeaderBytes(t, experts) + t.stages(CodeBits(mode)) * t.StageBytes(mode);
+  return GemmHeaderBytes(t, experts) + t.PipelineBytes(mode);
 }
 
 double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {
@@ -74,14 +78,17 @@ double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& de
   const double unit_clocks = std::max(t.features() * t.tokens() * double{kStageK} / rate,
                                       t.StageBytes(problem.mode) / kL2BytesPerClock);
   const double tile_clocks = unit_clocks * Stages(problem);
-  const bool whole_tiles = t.family != GemmFamily::kSmallM || SumsInFloat(problem.mode);
+  const bool decode = t.family == GemmFamily::kDecode;
+  const bool whole_tiles =
+      (t.family != GemmFamily::kSmallM && !decode) || SumsInFloat(problem.mode);
   double waves = tiles / device.sm_count;
+  if (decode) waves = std::max(waves, 1.0);  // K is not cut
   if (whole_tiles) waves = CeilDiv(static_cast<int64_t>(tiles), device.sm_count);
   const double weight_bytes =
       double{1} * experts * problem.n * problem.k * CodeBits(problem.mode) / 8;
   const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
   return std::max(waves * tile_clocks, dram_clocks) +
-         kTileClocks * t.features() / 128 * std::max(waves, 1.0);
+         (decode ? kDecodeTileClocks : kTileClocks) * t.features() / 128 * std::max(waves, 1.0);
 }
 
 GemmPlan PlanGemm(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {

@@ -10,17 +10,13 @@ namespace {
 template <GemmMode kMode>
 void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream) {
   constexpr char kName[] = "gemm_small_m_s8_sm80";
-  switch (plan.tile) {
-    case 0:
-      return LaunchTile<0, kMode>(kName, args, plan, stream);
-    case 1:
-      return LaunchTile<1, kMode>(kName, args, plan, stream);
-    case 2:
-      return LaunchTile<2, kMode>(kName, args, plan, stream);
-    default:
-      CHECK_EQ(plan.tile, 3) << "not a tile of this family";
-      return LaunchTile<3, kMode>(kName, args, plan, stream);
+  if constexpr (SumsInFloat(kMode)) {  // others have the family kDecode
+    if (plan.tile == 0) return LaunchTile<0, kMode>(kName, args, plan, stream);
+    if (plan.tile == 1) return LaunchTile<1, kMode>(kName, args, plan, stream);
   }
+  if (plan.tile == 2) return LaunchTile<2, kMode>(kName, args, plan, stream);
+  CHECK_EQ(plan.tile, 3) << "not a tile of this family for the mode";
+  LaunchTile<3, kMode>(kName, args, plan, stream);
 }
 
 }  // namespace

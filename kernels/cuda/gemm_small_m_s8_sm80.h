@@ -1,4 +1,5 @@
-// Quantised GEMM for few tokens per expert: weights stream through once at memory speed.
+// Quantised GEMM for some 17 to 64 tokens per expert, and for fewer where sums are floats, whose K
+// the family kDecode would have to split.
 //
 // All (tile, 128 in-features) units are cut into equal contiguous shares, one per block, whatever
 // the routing; where a share ends inside a tile, the blocks' sums meet in int32, which has no

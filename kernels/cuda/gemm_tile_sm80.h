@@ -1,8 +1,10 @@
 // Compile-time geometry of one GEMM kernel: a row of kGemmTiles in one GemmMode, and how its shared
 // memory is laid out. Device code.
 //
-//   header  [128] flag of the last block, then [num_experts + 1] first row tile of each expert
-//   stages  each: codes [block tiles, units, 512], rows [tokens, 128], scales [block tiles, 4, 16]
+//   header  [128] flag of the last block, then [num_experts + 1] first row tile of each expert,
+//           then, of kDecode, [num_experts] GemmExpert
+//   stages  each: codes [block tiles, units, 512], rows [tokens, 128], scales [block tiles, 4, 16];
+//           of kDecode [warps, stages], and then the sums
 //
 // Rows are swizzled: the 16-byte piece p of token m lies at piece p ^ (m % 8), so that eight lanes
 // of ldmatrix (one piece of eight tokens) and of cp.async (eight pieces of one token) both touch
@@ -24,6 +26,7 @@ struct Geometry {
   static constexpr int kFeatureTiles = kGemmTiles[kTileIndex].feature_tiles;
   static constexpr int kTokenTiles = kGemmTiles[kTileIndex].token_tiles;
   static constexpr int kWarpsN = kGemmTiles[kTileIndex].warps_n;
+  static constexpr int kWarpsK = kGemmTiles[kTileIndex].warps_k;
   static constexpr int kThreads = kGemmTiles[kTileIndex].threads();
   static constexpr int kLoadThreads = kGemmTiles[kTileIndex].load_threads();
   static constexpr int kFirstLoadThread = kThreads - kLoadThreads;

@@ -276,32 +276,35 @@ TEST_F(CudaBackendTest, GroupedGemmOfExpertsThatAreCutDifferently) {
   ExpectSame(DType::kBF16, {9, 48}, op);
 }
 
-// Gate and up of one format, of two, and lists of experts that have both.
+// Gate and up of one format, of two, and lists of experts that have both; for few rows, and for
+// many that wgmma would take.
 TEST_F(CudaBackendTest, GatedGemmOfOneFormatOfTwoAndOfBoth) {
-  const OwnedActivations x = RandomActivations(Scheme::kInteger, 9, 96, 1);
-  const OwnedTensor offsets = OwnedTensor::Host(DType::kI32, {4});
-  const std::vector<int32_t> begins = {0, 3, 3, 9};
-  std::memcpy(offsets.view.raw(), begins.data(), begins.size() * sizeof(int32_t));
   using Formats = std::pair<WeightFormat, WeightFormat>;
   const Formats same = {kFolded, kFolded};
   const Formats other = {kFolded, kWide};
-  for (const std::vector<Formats>& experts : std::vector<std::vector<Formats>>{
-           {same}, {other}, {same, same, same}, {same, other, other}, {other, same, same}}) {
-    SCOPED_TRACE(experts.size());
-    ExpectSame(DType::kBF16, {9, 24}, [&](Backend& b, Lender& lend, const Tensor& out) {
-      std::vector<std::unique_ptr<PackedWeight>> owned;
-      std::vector<const PackedWeight*> weights;
-      for (const Formats& formats : experts) {
-        const uint64_t seed = 10 * owned.size();
-        owned.push_back(*b.PrepackGated(RandomWeight(formats.first, 24, 96, seed),
-                                        RandomWeight(formats.second, 24, 96, seed + 1)));
-        EXPECT_EQ(owned.back()->n(), 48);
-        weights.push_back(owned.back().get());
-      }
-      b.GatedGemm(lend(x.view()), weights, experts.size() == 1 ? Tensor() : lend(offsets.view),
-                  out);
-      b.Synchronize();
-    });
+  for (const int32_t tokens : {9, 300}) {
+    const OwnedActivations x = RandomActivations(Scheme::kInteger, tokens, 96, 1);
+    const OwnedTensor offsets = OwnedTensor::Host(DType::kI32, {4});
+    const std::vector<int32_t> begins = {0, tokens / 3, tokens / 3, tokens};
+    std::memcpy(offsets.view.raw(), begins.data(), begins.size() * sizeof(int32_t));
+    for (const std::vector<Formats>& experts : std::vector<std::vector<Formats>>{
+             {same}, {other}, {same, same, same}, {same, other, other}, {other, same, same}}) {
+      SCOPED_TRACE(experts.size());
+      ExpectSame(DType::kBF16, {tokens, 24}, [&](Backend& b, Lender& lend, const Tensor& out) {
+        std::vector<std::unique_ptr<PackedWeight>> owned;
+        std::vector<const PackedWeight*> weights;
+        for (const Formats& formats : experts) {
+          const uint64_t seed = 10 * owned.size();
+          owned.push_back(*b.PrepackGated(RandomWeight(formats.first, 24, 96, seed),
+                                          RandomWeight(formats.second, 24, 96, seed + 1)));
+          EXPECT_EQ(owned.back()->n(), 48);
+          weights.push_back(owned.back().get());
+        }
+        b.GatedGemm(lend(x.view()), weights, experts.size() == 1 ? Tensor() : lend(offsets.view),
+                    out);
+        b.Synchronize();
+      });
+    }
   }
 }
 

@@ -17,11 +17,13 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 const std::vector<int64_t> kWidths = {1, 17, 64, 100, 272};
 const std::vector<int64_t> kTokens = {0, 1, 17};
 
-void SiluMulOnHost(const Tensor& gate_up, const Tensor& out) {
+void SiluMulOnHost(const Tensor& gate_up, const Tensor& out, bool in_turns = false) {
   for (int64_t m = 0; m < out.rows(); ++m) {
     for (int64_t i = 0; i < out.cols(); ++i) {
       const float* row = gate_up.row<float>(m);
-      out.row<BFloat16>(m)[i] = BFloat16(LaneSilu(row[i]) * row[out.cols() + i]);
+      const float gate = row[in_turns ? 2 * i : i];
+      const float up = row[in_turns ? 2 * i + 1 : out.cols() + i];
+      out.row<BFloat16>(m)[i] = BFloat16(LaneSilu(gate) * up);
     }
   }
 }
@@ -85,10 +87,14 @@ TEST_P(CudaFeedForwardTest, SiluMul) {
       const OwnedTensor out = OwnedTensor::Host(DType::kBF16, {tokens, width + 8});
       const DeviceTensor d_gate_up(gate_up), d_out(out);
       for (const int64_t offset : {0, 8, 1}) {
-        SiluMulOnHost(gate_up.view, out.view.Cols(offset, offset + width));
-        cuda::SiluMul({.gate_up = d_gate_up.view, .out = d_out.view.Cols(offset, offset + width)},
-                      nullptr);
-        ExpectSame(d_out, out);
+        for (const bool in_turns : {false, true}) {
+          SiluMulOnHost(gate_up.view, out.view.Cols(offset, offset + width), in_turns);
+          cuda::SiluMul({.gate_up = d_gate_up.view,
+                         .out = d_out.view.Cols(offset, offset + width),
+                         .in_turns = in_turns},
+                        nullptr);
+          ExpectSame(d_out, out);
+        }
       }
     }
   }

@@ -35,7 +35,8 @@ TEST(GemmSelectTest, FewTokensPerExpertTakeTheNarrowestTileThatHoldsThem) {
                                         .rows = c.rows,
                                         .rows_per_expert = c.per_expert},
                                        kH100);
-      EXPECT_EQ(kGemmTiles[plan.tile].family, GemmFamily::kSmallM);
+      EXPECT_EQ(kGemmTiles[plan.tile].family,
+                SumsInFloat(ModeAt(mode)) ? GemmFamily::kSmallM : GemmFamily::kDecode);
       EXPECT_EQ(kGemmTiles[plan.tile].tokens(), c.tile_tokens) << c.rows << " rows, mode " << mode;
     }
   }
@@ -88,7 +89,8 @@ TEST(GemmSelectTest, EveryChoiceRunsTheModeAndFitsTheDevice) {
 TEST(GemmSelectTest, WorkspaceHoldsASlotForEveryBlock) {
   for (const GemmDevice& device : {kH100, kA100, kAda}) {
     for (int32_t tile = 0; tile < static_cast<int32_t>(kGemmTiles.size()); ++tile) {
-      if (kGemmTiles[tile].family != GemmFamily::kSmallM) continue;
+      const bool cuts = kGemmTiles[tile].sums_only;  // a float sum is never cut
+      if (kGemmTiles[tile].family != GemmFamily::kSmallM || !cuts) continue;
       const GemmPlan plan = PlanGemm({.n = 32000, .k = 8192, .rows = 4096}, tile, device);
       const int64_t slot = int64_t{4} * kGemmTiles[tile].features() * kGemmTiles[tile].tokens();
       EXPECT_LE(int64_t{4} * kGemmMaxBlocks + plan.blocks * slot,
@@ -100,7 +102,9 @@ TEST(GemmSelectTest, WorkspaceHoldsASlotForEveryBlock) {
 TEST(GemmSelectTest, GridsAreSizedForTheWorstRouting) {
   // 3 rows over 8 experts: at most 3 row tiles, of one slab and 4 stages each.
   const GemmProblem few = {.n = 128, .k = 512, .experts = 8, .rows = 3};
-  EXPECT_EQ(PlanGemm(few, 0, kH100).blocks, 3);
+  EXPECT_EQ(PlanGemm(few, 2, kH100).blocks, 3);
+  // Tiles of 32 out features, which are never cut: 4 slabs.
+  EXPECT_EQ(PlanGemm(few, 8, kH100).blocks, 12);
   // Large tiles are never cut: one block each. 130 rows may need one tile for each of 8 experts
   // and one more.
   const GemmProblem many = {.n = 256, .k = 4096, .experts = 8, .rows = 130};
@@ -112,7 +116,7 @@ TEST(GemmSelectTest, GridsAreSizedForTheWorstRouting) {
 
 TEST(GemmSelectTest, MoreWorkNeverCostsLess) {
   for (int32_t tile = 0; tile < static_cast<int32_t>(kGemmTiles.size()); ++tile) {
-    const GemmMode mode = kGemmTiles[tile].sums_only ? GemmMode::kFolded4 : GemmMode::kWide4;
+    const GemmMode mode = kGemmTiles[tile].sums_only ? GemmMode::kFolded4 : GemmMode::kFloat4;
     double before = 0;
     for (int32_t rows = 1; rows <= 4096; rows *= 2) {
       const double clocks =

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/core/lane_math.h"
 #include "kernels/cuda/gemm_pack.h"
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/cuda/device_memory.h"
@@ -43,6 +44,7 @@ struct GemmRun {
   Activations x;
   std::vector<int32_t> offsets;  // of the experts' rows; empty: one expert, no offsets
   DType output = DType::kF32;
+  bool gated = false;   // even features are gates, odd ones ups; the output is bfloat16
   int tile = -1;        // of kGemmTiles
   int blocks = -1;      // the grid
   int times = 1;        // how often, on one workspace
@@ -52,8 +54,8 @@ struct GemmRun {
   std::string ToString() const {
     return experts[0].format.ToString() + ", N " + std::to_string(experts[0].n) + ", K " +
            std::to_string(experts[0].k) + ", " + std::to_string(x.tokens()) + " rows to " +
-           std::string(Name(output)) + ", tile " + std::to_string(tile) + ", blocks " +
-           std::to_string(blocks);
+           (gated ? "silu * up" : std::string(Name(output))) + ", tile " + std::to_string(tile) +
+           ", blocks " + std::to_string(blocks);
   }
 };
 
@@ -65,18 +67,37 @@ class GemmTest : public ::testing::Test {
     const KernelRun& order = orders_[next_order_++ % orders_.size()];
     const ScopedKernelRun in_order(order);
     SCOPED_TRACE(run.ToString() + ", " + order.name);
-    const int64_t width = run.y_first + run.experts[0].n + run.y_more;
-    const OwnedTensor expected = OwnedTensor::Host(run.output, {run.x.tokens(), width});
-    const OwnedTensor actual = OwnedTensor::Host(run.output, {run.x.tokens(), width});
+    const int64_t cols = run.gated ? run.experts[0].n / 2 : run.experts[0].n;
+    const int64_t width = run.y_first + cols + run.y_more;
+    const DType dtype = run.gated ? DType::kBF16 : run.output;
+    const OwnedTensor expected = OwnedTensor::Host(dtype, {run.x.tokens(), width});
+    const OwnedTensor actual = OwnedTensor::Host(dtype, {run.x.tokens(), width});
     for (const Tensor& y : {expected.view, actual.view}) {
       std::memset(y.raw(), 0x5A, static_cast<size_t>(y.bytes()));
     }
-    RunReference(run, expected.view.Cols(run.y_first, run.y_first + run.experts[0].n));
+    const Tensor written = expected.view.Cols(run.y_first, run.y_first + cols);
+    if (run.gated) {
+      RunGatedReference(run, written);
+    } else {
+      RunReference(run, written);
+    }
     RunKernels(run, actual.view);
     EXPECT_TRUE(BitwiseEqual(actual.view, expected.view));
   }
 
  private:
+  static void RunGatedReference(const GemmRun& run, const Tensor& hidden) {
+    const OwnedTensor y = OwnedTensor::Host(DType::kF32, {run.x.tokens(), run.experts[0].n});
+    RunReference(run, y.view);
+    const int64_t rows = run.offsets.empty() ? run.x.tokens() : run.offsets.back();
+    for (int64_t m = 0; m < rows; ++m) {
+      const float* row = y.view.row<float>(m);
+      for (int64_t i = 0; i < hidden.cols(); ++i) {
+        hidden.row<BFloat16>(m)[i] = BFloat16(LaneSilu(row[2 * i]) * row[2 * i + 1]);
+      }
+    }
+  }
+
   static void RunReference(const GemmRun& run, const Tensor& y) {
     ReferenceBackend reference;
     std::vector<std::unique_ptr<PackedWeight>> owned;
@@ -120,14 +141,15 @@ class GemmTest : public ::testing::Test {
                   .x_stride = values.stride(0),
                   .x_scales = scales.at<float>(),
                   .experts = table.at<GemmExpert>(),
+                  .only = experts[0],
                   .row_offsets = run.offsets.empty() ? nullptr : offsets.at<int32_t>(),
                   .num_experts = static_cast<int32_t>(experts.size()),
                   .rows = static_cast<int32_t>(values.rows()),
                   .n = static_cast<int32_t>(run.experts[0].n),
                   .k = static_cast<int32_t>(run.experts[0].k),
-                  .y = out.at<char>(static_cast<size_t>(run.y_first) * ByteSize(run.output)),
+                  .y = out.at<char>(static_cast<size_t>(run.y_first) * ByteSize(y.dtype())),
                   .y_stride = y.stride(0),
-                  .output = OutputOf(run.output),
+                  .output = run.gated ? GemmOutput::kSiluMul : OutputOf(run.output),
                   .workspace = workspace.at<int32_t>()};
     for (int i = 0; i < run.times; ++i) {
       for (const GemmMode mode : modes) LaunchGemm(args, mode, PlanOf(run, args, mode), nullptr);
@@ -193,6 +215,29 @@ TEST_P(GemmTileTest, EveryModeGroupAndOutput) {
         GemmRun run = RandomRun(mode, n, depth.k, depth.group_size, x.view());
         run.output = output;
         run.tile = GetParam();
+        ExpectReference(run);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+// Whole pairs of hidden features, one beyond the last, rows at odd addresses.
+TEST_P(GemmTileTest, GatedInEveryMode) {
+  if (tile().family == GemmFamily::kWgmma) GTEST_SKIP() << "has no gated epilogue";
+  for (int m = 0; m < kNumGemmModes; ++m) {
+    const GemmMode mode = static_cast<GemmMode>(m);
+    if (!tile().Runs(mode)) continue;
+    const OwnedActivations x = RandomActivations(Scheme::kInteger, tile().tokens() + 3, 160, 2);
+    for (const int64_t n : {2, 30, tile().features() + 22}) {
+      for (const int64_t y_first : {0, 1}) {
+        if (n != 30 && y_first == 1) continue;
+        GemmRun run = RandomRun(mode, n, 160, 32, x.view());
+        run.gated = true;
+        run.y_first = y_first;
+        run.y_more = 2 + n / 2 % 2;
+        run.tile = GetParam();
+        run.blocks = y_first == 0 ? 3 : -1;
         ExpectReference(run);
         if (HasFailure()) return;
       }

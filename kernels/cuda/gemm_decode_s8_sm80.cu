@@ -1,0 +1,265 @@
+// Bound by latency, then by bandwidth. Two blocks of an SM have 64 to 96 KB of codes on the way,
+// where latency times bandwidth of an H200 asks for 40 KB: blocks that come to an end leave no gap.
+// Rows of activations are read again by every tile, from L2: 8 of them add half to the bytes of 32
+// out features of 4 bits, 16 of them half to those of 64. Narrow tiles are for few out features.
+#include "kernels/cuda/gemm_compute_sm80.h"
+#include "kernels/cuda/gemm_decode_s8_sm80.h"
+#include "kernels/cuda/gemm_epilogue_sm80.h"
+#include "kernels/cuda/gemm_gated_sm80.h"
+#include "kernels/cuda/gemm_kernel_sm80.h"
+#include "kernels/cuda/gemm_load_sm80.h"
+#include "kernels/cuda/gemm_schedule_sm80.h"
+#include "kernels/cuda/launch.h"
+
+namespace intermix::cuda {
+namespace {
+
+// Bytes of shared memory before the experts, and before the stages.
+struct Layout {
+  int32_t experts_at;
+  int32_t stages_at;
+
+  INTERMIX_DEVICE GemmExpert* experts() const {
+    return reinterpret_cast<GemmExpert*>(shared_memory() + experts_at);
+  }
+};
+
+// By all threads, beside CountRowTiles.
+INTERMIX_DEVICE void ReadExperts(const GemmArgs& args, GemmExpert* experts) {
+  constexpr int kPieces = sizeof(GemmExpert) / 16;
+  static_assert(sizeof(GemmExpert) % 16 == 0);
+  if (args.num_experts == 1) {
+    if (threadIdx.x == 0) experts[0] = args.only;
+    return;
+  }
+#pragma unroll 1
+  for (unsigned i = threadIdx.x; i < static_cast<unsigned>(args.num_experts * kPieces);
+       i += blockDim.x) {
+    reinterpret_cast<uint4*>(experts)[i] = reinterpret_cast<const uint4*>(args.experts)[i];
+  }
+}
+
+// A warp's stages: stage `warp` of a tile and every kWarpsK-th after it, then those of the block's
+// next tile.
+template <class G>
+class WarpLoader {
+ public:
+  INTERMIX_DEVICE WarpLoader(const GemmArgs& args, int32_t warp, int32_t num_tiles)
+      : warp_(warp), tile_(static_cast<int32_t>(blockIdx.x)), stage_(warp), num_tiles_(num_tiles) {
+    if (warp >= NumStages<G>(args)) num_tiles_ = 0;
+  }
+
+  // Every lane commits, also where there is nothing left to load: waits count groups.
+  INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, const GemmExpert* experts) {
+    if (tile_ < num_tiles_) {
+      if (stage_ == warp_) {
+        const TilePlace tile = finder_.Find(args, tile_);
+        loader_ = TileLoader<G>(args, experts[tile.expert], tile);
+      }
+      const bool aligned = (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
+      loader_.Load(stage, args, aligned, stage_);
+      stage_ += G::kWarpsK;
+      if (stage_ >= NumStages<G>(args)) {
+        stage_ = warp_;
+        tile_ += static_cast<int32_t>(gridDim.x);
+      }
+    }
+    cp_async_commit();
+  }
+
+ private:
+  int32_t warp_;
+  int32_t tile_;
+  int32_t stage_;
+  int32_t num_tiles_;
+  TileFinder<G> finder_ = {};
+  TileLoader<G> loader_ = {};
+};
+
+// The end of a tile: the warps' sums meet in shared memory, [warps][pairs][lanes], where a pair is
+// two adjacent out features of one token. Warp w finishes pairs w, w + kWarpsK, ...; what they are
+// scaled by is read before the tile is multiplied.
+template <class G>
+class TileEnd {
+ public:
+  INTERMIX_DEVICE TileEnd(const GemmArgs& args, const GemmExpert& expert, const TilePlace& tile,
+                          int32_t warp, const ThreadPlace<G>& place)
+      : warp_(warp) {
+#pragma unroll
+    for (int m = 0; m < kMine; ++m) {
+      const Pair pair(warp + m * G::kWarpsK, place);
+      if (!pair.exists() || pair.token >= tile.num_rows) continue;
+      // Are there: the arrays are padded to 16 features, but not to a tile.
+      if (tile.feature + pair.feature >= args.n) continue;
+      for (int p = 0; p < 2; ++p) {
+        scales_[m][p].Read(expert, tile.feature + pair.feature + p);
+      }
+      if (args.output != GemmOutput::kI32) row_scales_[m] = args.x_scales[tile.row + pair.token];
+    }
+  }
+
+  INTERMIX_DEVICE void Finish(const GemmArgs& args, const TilePlace& tile,
+                              const ThreadPlace<G>& place, char* sums,
+                              const Accumulators<G>& acc) const {
+    uint2* const mine = reinterpret_cast<uint2*>(sums) + place.lane;
+    sync_block();  // the tile before is finished
+#pragma unroll
+    for (int s = 0; s < kPairs; ++s) {
+      const auto& sum = acc.sum[s / (2 * G::kTokenTiles)][s / 2 % G::kTokenTiles];
+      mine[(warp_ * kPairs + s) * 32] =
+          make_uint2(static_cast<uint32_t>(sum[s % 2]), static_cast<uint32_t>(sum[2 + s % 2]));
+    }
+    sync_block();
+#pragma unroll
+    for (int m = 0; m < kMine; ++m) {
+      const Pair pair(warp_ + m * G::kWarpsK, place);
+      if (!pair.exists()) break;
+      uint2 total = make_uint2(0, 0);
+#pragma unroll
+      for (int w = 0; w < G::kWarpsK; ++w) {
+        const uint2 sum = mine[(w * kPairs + pair.slot) * 32];
+        total = make_uint2(total.x + sum.x, total.y + sum.y);
+      }
+      if (pair.token >= tile.num_rows) continue;
+      Store(args, tile, pair, m, total);
+    }
+  }
+
+ private:
+  static constexpr int kPairs = G::kFeatureTiles * G::kTokenTiles * 2;
+  static constexpr int kMine = (kPairs + G::kWarpsK - 1) / G::kWarpsK;
+
+  struct Pair {
+    int slot;
+    int feature;  // of the tile, the even one
+    int token;    // of the tile
+
+    INTERMIX_DEVICE Pair(int s, const ThreadPlace<G>& place)
+        : slot(s),
+          feature(s / (2 * G::kTokenTiles) * 16 + 2 * place.g()),
+          token(s / 2 % G::kTokenTiles * 8 + 2 * place.t() + s % 2) {}
+    INTERMIX_DEVICE bool exists() const { return kPairs % G::kWarpsK == 0 || slot < kPairs; }
+  };
+
+  INTERMIX_DEVICE void Store(const GemmArgs& args, const TilePlace& tile, const Pair& pair, int m,
+                             const uint2& sums) const {
+    const int32_t left = args.n - tile.feature - pair.feature;
+    if (left <= 0) return;
+    const int64_t at = (tile.row + pair.token) * args.y_stride + tile.feature + pair.feature;
+    switch (args.output) {
+      case GemmOutput::kF32:
+        return StoreAs<GemmOutput::kF32>(args, at, m, sums, left > 1);
+      case GemmOutput::kBF16:
+        return StoreAs<GemmOutput::kBF16>(args, at, m, sums, left > 1);
+      case GemmOutput::kI32:
+        return StoreAs<GemmOutput::kI32>(args, at, m, sums, left > 1);
+      case GemmOutput::kSiluMul:
+        return StoreHidden(args, tile, pair, m, sums);
+    }
+  }
+
+  template <GemmOutput kOutput>
+  INTERMIX_DEVICE void StoreAs(const GemmArgs& args, int64_t at, int m, const uint2& sums,
+                               bool second) const {
+    constexpr int kBytes = kOutput == GemmOutput::kBF16 ? 2 : 4;
+    const uint32_t a =
+        scales_[m][0].template Bits<kOutput>(static_cast<int32_t>(sums.x), row_scales_[m]);
+    const uint32_t b =
+        scales_[m][1].template Bits<kOutput>(static_cast<int32_t>(sums.y), row_scales_[m]);
+    char* const to = static_cast<char*>(args.y) + at * kBytes;
+    if (second && reinterpret_cast<uintptr_t>(to) % (2 * kBytes) == 0) {
+      StorePair<kBytes, true>(to, a, b, true);
+    } else {
+      StorePair<kBytes, false>(to, a, b, second);
+    }
+  }
+
+  INTERMIX_DEVICE void StoreHidden(const GemmArgs& args, const TilePlace& tile, const Pair& pair,
+                                   int m, const uint2& sums) const {
+    const int64_t at = (tile.row + pair.token) * args.y_stride + (tile.feature + pair.feature) / 2;
+    static_cast<uint16_t*>(args.y)[at] = HiddenBits<G>(
+        scales_[m], static_cast<int32_t>(sums.x), static_cast<int32_t>(sums.y), row_scales_[m]);
+  }
+
+  int32_t warp_;
+  FeatureScale<G> scales_[kMine][2];
+  float row_scales_[kMine];
+};
+
+template <class G>
+__global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
+    DecodeGemmKernel(const GemmArgs args, const Layout layout) {
+  constexpr int kRingBytes = G::kStages * G::kStageBytes;
+  CountRowTiles<G>(args);
+  const GemmExpert* const experts = layout.experts();
+  ReadExperts(args, layout.experts());
+  sync_block();
+  const int32_t num_tiles = FirstRowTiles<G>()[args.num_experts] * NumSlabs<G>(args);
+  const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;
+  char* const ring = shared_memory() + layout.stages_at + warp * kRingBytes;
+  char* const sums = shared_memory() + layout.stages_at + G::kWarpsK * kRingBytes;
+  WarpLoader<G> loader(args, warp, num_tiles);
+#pragma unroll 1
+  for (int at = 0; at < kRingBytes; at += G::kStageBytes) loader.Load(ring + at, args, experts);
+
+  const ThreadPlace<G> place(static_cast<int32_t>(threadIdx.x) % 32);
+  TileFinder<G> finder;
+  Accumulators<G> acc;
+  int at = 0;
+#pragma unroll 1
+  for (int32_t t = static_cast<int32_t>(blockIdx.x); t < num_tiles;
+       t += static_cast<int32_t>(gridDim.x)) {
+    const TilePlace tile = finder.Find(args, t);
+    const GemmExpert& expert = experts[tile.expert];
+    const TileEnd<G> end(args, expert, tile, warp, place);
+    const GroupIndex groups(expert);
+    acc.Clear();
+#pragma unroll 1
+    for (int32_t stage = warp; stage < NumStages<G>(args); stage += G::kWarpsK) {
+      cp_async_wait<G::kStages - 1>();
+      sync_warp();  // what the other lanes have loaded
+      // A group may go on in another warp's stage: a part of it is promoted like a whole.
+      ComputeStage<G>(ring + at, place, groups, stage, /*last=*/true, acc);
+      sync_warp();  // all have read the stage
+      loader.Load(ring + at, args, experts);
+      at = at + G::kStageBytes < kRingBytes ? at + G::kStageBytes : 0;
+    }
+    end.Finish(args, tile, place, sums, acc);
+  }
+  cp_async_wait<0>();
+}
+
+template <int kTileIndex, GemmMode kMode>
+void LaunchDecodeTile(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream) {
+  using G = Geometry<kTileIndex, kMode>;
+  const GemmTile& tile = kGemmTiles[kTileIndex];
+  const Layout layout = {.experts_at = GemmExpertsAt(args.num_experts),
+                         .stages_at = GemmHeaderBytes(tile, args.num_experts)};
+  Launch("gemm_decode_s8_sm80", DecodeGemmKernel<G>,
+         {.grid = dim3(static_cast<unsigned>(plan.blocks)),
+          .block = dim3(G::kThreads),
+          .shared_bytes = static_cast<size_t>(layout.stages_at + tile.PipelineBytes(kMode)),
+          .stream = stream},
+         args, layout);
+}
+
+template <GemmMode kMode>
+void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream) {
+  if constexpr (SumsInFloat(kMode)) {
+    Fatal("a float sum has one order: its K is not split");
+  } else {
+    if (plan.tile == 8) return LaunchDecodeTile<8, kMode>(args, plan, stream);
+    if (plan.tile == 9) return LaunchDecodeTile<9, kMode>(args, plan, stream);
+    CHECK_EQ(plan.tile, 10) << "not a tile of this family";
+    LaunchDecodeTile<10, kMode>(args, plan, stream);
+  }
+}
+
+}  // namespace
+
+void LaunchGemmDecode(const GemmArgs& args, GemmMode mode, const GemmPlan& plan,
+                      cudaStream_t stream) {
+  WithMode(mode, [&]<GemmMode kMode>() { LaunchMode<kMode>(args, plan, stream); });
+}
+
+}  // namespace intermix::cuda
