@@ -27,10 +27,10 @@ namespace {
 constexpr int kRetries = 7;
 constexpr std::chrono::milliseconds kFirstPause{250};
 
-class Batch {
+class BatchRun {
  public:
-  Batch(const BatchOptions& options, const RequestOptions& defaults, std::vector<std::string> lines,
-        OrderedOutput& output)
+  BatchRun(const BatchOptions& options, const RequestOptions& defaults,
+           std::vector<std::string> lines, OrderedOutput& output)
       : options_(options),
         defaults_(defaults),
         lines_(std::move(lines)),
@@ -177,7 +177,7 @@ int RunBatch(const BatchOptions& options, const RequestOptions& defaults) {
   int64_t size = 0;
   grpc::Status lost;
   {
-    Batch batch(options, defaults, *std::move(lines), **output);
+    BatchRun batch(options, defaults, *std::move(lines), **output);
     signals.SetAction([&batch] { batch.Stop(); });
     batch.Run();
     signals.SetAction([] {});

@@ -19,7 +19,7 @@ struct HealthOptions {
   double wait_s = 0.0;
 };
 
-struct Answer {
+struct HealthAnswer {
   grpc::Status status;
   health::HealthCheckResponse response;
   bool serving() const {
@@ -27,13 +27,13 @@ struct Answer {
   }
 };
 
-Answer Check(const HealthOptions& options) {
+HealthAnswer Check(const HealthOptions& options) {
   ClientOptions client = options.client;
   if (client.timeout_s <= 0.0) client.timeout_s = 5.0;
   const auto stub = health::Health::NewStub(Connect(client));
   grpc::ClientContext context;
   SetDeadline(client, context);
-  Answer answer;
+  HealthAnswer answer;
   answer.status = stub->Check(&context, health::HealthCheckRequest(), &answer.response);
   return answer;
 }
@@ -43,7 +43,7 @@ int RunHealth(const HealthOptions& options) {
   if (!SetUpLogging("warning", -1).ok()) return 1;
   const Clock::time_point end =
       Clock::now() + std::chrono::milliseconds(static_cast<int64_t>(options.wait_s * 1000));
-  Answer answer = Check(options);
+  HealthAnswer answer = Check(options);
   while (!answer.serving() && Clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     answer = Check(options);

@@ -10,6 +10,8 @@
 
 namespace intermix {
 
+inline constexpr int32_t kCacheBlockSize = 16;  // positions in a block of a cache that is measured
+
 class DeviceData {
  public:
   explicit DeviceData(Backend& backend) : backend_(backend) {}

@@ -15,7 +15,6 @@ namespace {
 
 // Weights are used in turns from more memory than any cache holds, as a model's layers are.
 constexpr int64_t kMoreThanCaches = int64_t{160} << 20;
-constexpr int32_t kBlockSize = 16;
 
 WeightFormat Integer(ScaleWidth width, int bits, int64_t group_size) {
   return {.scale_width = width, .bits = bits, .group_size = group_size};
@@ -101,14 +100,14 @@ struct AttentionCase {
 PreparedKernel PrepareAttention(Backend& backend, const AttentionCase& c) {
   const auto data = std::make_shared<DeviceData>(backend);
   const ModelConfig& config = c.config;
-  const int64_t blocks = (c.context + kBlockSize - 1) / kBlockSize;
+  const int64_t blocks = (c.context + kCacheBlockSize - 1) / kCacheBlockSize;
   std::vector<int32_t> positions;
   std::vector<int32_t> slots;
   std::vector<int32_t> starts = {0};
   for (int64_t s = 0; s < c.sequences; ++s) {
     for (int64_t p = c.context - c.rows; p < c.context; ++p) {
       positions.push_back(static_cast<int32_t>(p));
-      slots.push_back(static_cast<int32_t>(s * blocks * kBlockSize + p));
+      slots.push_back(static_cast<int32_t>(s * blocks * kCacheBlockSize + p));
     }
     starts.push_back(static_cast<int32_t>(positions.size()));
   }
@@ -116,7 +115,7 @@ PreparedKernel PrepareAttention(Backend& backend, const AttentionCase& c) {
   std::iota(tables.begin(), tables.end(), 0);
   const int64_t width = config.num_attention_heads * config.head_dim;
   const KvLayer cache = data->Cache(c.kv_dtype, c.sequences * blocks, config.num_key_value_heads,
-                                    kBlockSize, config.head_dim);
+                                    kCacheBlockSize, config.head_dim);
   const PagedRows rows{.positions = data->Ints(positions),
                        .slots = data->Ints(slots),
                        .query_starts = data->Ints(starts),

@@ -81,10 +81,9 @@ PreparedKernel PrepareAddNorm(Backend& backend, int64_t tokens, int64_t width, i
 
 PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t tokens,
                            DType kv_dtype) {
-  constexpr int32_t kBlockSize = 16;
   const auto data = std::make_shared<DeviceData>(backend);
   const int64_t kv_width = config.num_key_value_heads * config.head_dim;
-  const int64_t blocks = (tokens + kBlockSize - 1) / kBlockSize;
+  const int64_t blocks = (tokens + kCacheBlockSize - 1) / kCacheBlockSize;
   std::vector<int32_t> positions;
   for (int64_t t = 0; t < tokens; ++t) positions.push_back(static_cast<int32_t>(t));
   const Tensor q =
@@ -93,7 +92,7 @@ PreparedKernel PrepareRope(Backend& backend, const ModelConfig& config, int64_t 
   const Tensor v = data->Random(DType::kF32, {tokens, kv_width});
   const Tensor rope = data->Random(DType::kF32, {tokens, config.head_dim});
   const KvLayer cache =
-      data->Cache(kv_dtype, blocks, config.num_key_value_heads, kBlockSize, config.head_dim);
+      data->Cache(kv_dtype, blocks, config.num_key_value_heads, kCacheBlockSize, config.head_dim);
   const PagedRows rows{.positions = data->Ints(positions), .slots = data->Ints(positions)};
   const int64_t position_bytes = AttentionShapeOf(cache, 0).position_bytes;
   return {.work = {.bytes = Bytes({q, q, k, k, v}) + static_cast<double>(tokens * position_bytes)},

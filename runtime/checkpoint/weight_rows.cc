@@ -9,10 +9,10 @@
 namespace intermix {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kRowAlignment = 64;
 
 size_t RoundUp(int64_t bytes) {
-  return (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+  return (static_cast<size_t>(bytes) + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
 
 // Copies all of `source` into `destination` from row `row` on; both contiguous, or both empty.

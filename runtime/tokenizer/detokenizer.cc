@@ -9,8 +9,6 @@
 namespace intermix {
 namespace {
 
-constexpr char kReplacement[] = "\xEF\xBF\xBD";  // U+FFFD
-
 // Moves what is decided of `bytes` to the result; an incomplete character stays in `bytes`.
 std::string TakeValid(std::string& bytes) {
   std::string text;
@@ -21,7 +19,7 @@ std::string TakeValid(std::string& bytes) {
     if (prefix.kind == Utf8Prefix::Kind::kCharacter) {
       text += rest.substr(0, prefix.length);
     } else {
-      text += kReplacement;
+      text += kReplacementCharacter;
     }
     rest.remove_prefix(prefix.length);
   }
@@ -34,7 +32,7 @@ std::string TakeValid(std::string& bytes) {
 std::string ValidUtf8(const std::string& bytes) {
   std::string rest = bytes;
   std::string text = TakeValid(rest);
-  if (!rest.empty()) text += kReplacement;
+  if (!rest.empty()) text += kReplacementCharacter;
   return text;
 }
 
@@ -52,7 +50,8 @@ std::string Detokenizer::Add(int32_t token) {
 }
 
 std::string Detokenizer::Flush() {
-  return std::exchange(pending_, std::string()).empty() ? "" : kReplacement;
+  return std::exchange(pending_, std::string()).empty() ? std::string()
+                                                        : std::string(kReplacementCharacter);
 }
 
 // The bytes that `token` adds. How a token decodes depends on whether any text stands before it

@@ -8,8 +8,7 @@
 namespace intermix {
 namespace {
 
-constexpr std::string_view kSpacePiece = "\xE2\x96\x81";   // U+2581
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+constexpr std::string_view kSpacePiece = "\xE2\x96\x81";  // U+2581
 
 bool EndsWith(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
@@ -68,7 +67,7 @@ SentencePieceNormalizer::Prefix SentencePieceNormalizer::NormalizePrefix(
     return {text.substr(0, bytes), bytes};
   if (const Prefix mapped = LongestMapped(text); mapped.bytes > 0) return mapped;
   const Utf8Prefix first = FirstUtf8(text);
-  if (first.kind != Utf8Prefix::Kind::kCharacter) return {kReplacement, 1};
+  if (first.kind != Utf8Prefix::Kind::kCharacter) return {kReplacementCharacter, 1};
   return {text.substr(0, first.length), static_cast<size_t>(first.length)};
 }
 

@@ -5,6 +5,9 @@
 
 namespace intermix {
 
+// What stands for bytes that are no character: U+FFFD.
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
 // What stands at the beginning of some bytes.
 struct Utf8Prefix {
   enum class Kind { kCharacter, kInvalid, kIncomplete };
