@@ -2,11 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "comm/parallel_layout.h"
+#include "comm/sharding.h"
 #include "kernels/core/thread_pool.h"
 #include "runtime/bench/kernel_bench.h"
 #include "runtime/bench/limits.h"
@@ -14,6 +17,7 @@
 #include "runtime/bench/model_presets.h"
 #include "runtime/bench/peak_bench.h"
 #include "runtime/engine/device.h"
+#include "runtime/engine/memory_need.h"
 
 namespace intermix {
 namespace {
@@ -51,6 +55,23 @@ BenchTables OnDevice(const BenchOptions& options, const F& measure) {
   return all;
 }
 
+// Whether the whole model, and a cache for the longest measurement, fit into the device's memory.
+absl::Status CheckMemory(const BenchOptions& options, const ModelConfig& config,
+                         const QuantSpec& quant, const Backend& backend) {
+  const absl::StatusOr<ShardPlan> plan = MakeShardPlan(config.shard_dims(), ParallelLayout(), 0);
+  if (!plan.ok()) return plan.status();
+  int64_t sequences = 1;
+  for (const int64_t batch : options.batches) sequences = std::max(sequences, batch);
+  const int64_t length = std::max<int64_t>(options.prompt, options.context + options.generate);
+  const int64_t need = WeightBytes(config, quant, *plan) +
+                       sequences * length * KvBytesPerToken(config, *plan, options.rank.kv_dtype);
+  const int64_t free = backend.free_bytes();
+  if (need <= free) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the model and its cache need ", need >> 20, " MiB of memory and ", free >> 20,
+                   " MiB are free; use --layers, or a smaller --batch or --context"));
+}
+
 }  // namespace
 
 BenchTables BenchPeakCommand(const BenchOptions& options) {
@@ -81,7 +102,8 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
   if (!config.ok()) return config.status();
   const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
   if (!quant.ok()) return quant.status();
-  return OnDevice(options, [&](Backend& backend, TurnTimer& timer) {
+  return OnDevice(options, [&](Backend& backend, TurnTimer& timer) -> BenchTables {
+    if (absl::Status s = CheckMemory(options, *config, *quant, backend); !s.ok()) return s;
     return BenchModel({.config = *config,
                        .quant = *quant,
                        .prompt = options.prompt,
