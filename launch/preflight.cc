@@ -115,7 +115,8 @@ class Judgement {
     int64_t context = 0;
     int64_t free = ranks_[members.front()].free_bytes;
     for (const int rank : members) {
-      if (ranks_[rank].weight_bytes == 0) return;  // a rank that cannot say has a problem already
+      // A rank that cannot say has a problem already.
+      if (ranks_[rank].weight_bytes == 0 || ranks_[rank].free_bytes < 0) return;
       weights += ranks_[rank].weight_bytes;
       cache += ranks_[rank].kv_bytes;
       context += ranks_[rank].context_bytes;

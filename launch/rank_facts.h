@@ -19,7 +19,7 @@ struct RankFacts {
   int64_t weight_bytes = 0;     // that its shard will take; 0: not known
   int64_t kv_bytes = 0;         // that its KV cache takes at least
   int64_t context_bytes = 0;    // that one sequence of the longest context takes of it
-  int64_t free_bytes = 0;       // of its device; of its host where that is a CPU
+  int64_t free_bytes = -1;      // of its device; of its host where that is a CPU; -1: not known
   int64_t shm_free_bytes = -1;  // of the host's /dev/shm; -1: not known
 
   int threads = 0;           // that were asked for; 0: automatic

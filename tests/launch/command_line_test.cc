@@ -58,7 +58,6 @@ TEST(CommandLineTest, BadInputIsOneSentenceAndOne) {
   const std::vector<std::string> generate = {"generate", "--model", kModel};
   for (const Refused& refused : std::vector<Refused>{
            {{"generate", "--model", "/nonexistent", "--prompt", "a"}, "not a directory"},
-           {{"generate", "--model", directory.path(), "--prompt", "a"}, "tokenizer.model"},
            {{"generate", "--model", kModel, "--prompt", "caf\xE9"}, "UTF-8"},
            {{"generate", "--model", kModel, "--prompt", "a", "--top-p", "2"}, "top_p"},
            {{"generate", "--model", kModel, "--prompt-file", "/nonexistent"}, "/nonexistent"},
@@ -81,6 +80,15 @@ TEST(CommandLineTest, BadInputIsOneSentenceAndOne) {
     EXPECT_THAT(result.err, HasSubstr(refused.why));
     EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << "one line: " << result.err;
   }
+}
+
+TEST(CommandLineTest, AllThatIsMissingOfAModelIsNamed) {
+  const TempDirectory empty;
+  const ProgramResult result = Intermix({"generate", "--model", empty.path(), "--prompt", "a"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, StartsWith("intermix: the job cannot start, for 2 reasons:\n"));
+  EXPECT_THAT(result.err, HasSubstr(empty.path() + "/config.json: No such file"));
+  EXPECT_THAT(result.err, HasSubstr(empty.path() + "/model.safetensors: No such file"));
 }
 
 TEST(CommandLineTest, PromptsComeFromFilesToo) {

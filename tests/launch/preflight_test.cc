@@ -101,6 +101,11 @@ TEST(PreflightTest, RanksOfAHostShareItsMemory) {
       "host a has 2.0 GB of memory free, but its 2 ranks need 2.2 GB: 2.0 GB for weights and 200.0 "
       "MB for the KV cache; use more hosts, a smaller --kv-memory or fewer bits per weight";
   EXPECT_THAT(Judge(ranks).failures, ElementsAre(sentence));
+  for (auto unknown : {&RankFacts::weight_bytes, &RankFacts::free_bytes}) {
+    std::vector<RankFacts> silent = ranks;
+    silent[1].*unknown = RankFacts().*unknown;
+    EXPECT_THAT(Judge(silent).failures, IsEmpty());
+  }
   ranks[1].host = "b";
   EXPECT_THAT(Judge(ranks).failures, IsEmpty());
   ranks[1].host = "a";
