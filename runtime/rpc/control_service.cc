@@ -128,7 +128,13 @@ grpc::ServerWriteReactor<v1::Stats>* ControlService::WatchStats(
   const absl::Status status =
       CheckInterval("interval", interval, absl::Milliseconds(100), absl::Hours(1));
   if (!status.ok()) return new RefusedWatch(status);
-  return new StatsCall(interval, [this] { return Sample(); });
+  if (num_watches_.fetch_add(1) >= kMaxWatches) {
+    --num_watches_;
+    return new RefusedWatch(absl::ResourceExhaustedError(
+        absl::StrCat(kMaxWatches, " clients watch already; try again later")));
+  }
+  return new StatsCall(
+      interval, [this] { return Sample(); }, [this] { --num_watches_; });
 }
 
 grpc::ServerUnaryReactor* ControlService::AnswerLater(Context* context, size_t bytes,

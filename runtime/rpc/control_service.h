@@ -2,6 +2,7 @@
 // operator makes it do, and the table of ranks that their heartbeats fill. Thread-safe.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,9 @@ struct ControlActions {
 
 class ControlService final : public v1::Control::CallbackService {
  public:
+  static constexpr int kMaxWatches =
+      64;  // WatchStats calls at a time: each takes a sample for itself
+
   // `job_id` is what ranks must show. `table`, `live` and `pool`, which turns text into tokens and
   // back, outlive the service.
   ControlService(std::string version, std::string job_id, ClusterTable& table, LiveRequests& live,
@@ -100,6 +104,8 @@ class ControlService final : public v1::Control::CallbackService {
   TaskPool& pool_;
   const ControlActions actions_;
   const ClusterTable::Clock::time_point started_ = ClusterTable::Clock::now();
+
+  std::atomic<int> num_watches_{0};
 
   mutable std::mutex mutex_;  // guards what follows
   bool serving_ = false;

@@ -20,8 +20,13 @@ void SetRates(const v1::Stats& before, absl::Duration interval, v1::Stats& now) 
   now.set_generated_tokens_per_second(rate(&v1::EngineInfo::generated_tokens));
 }
 
-StatsCall::StatsCall(absl::Duration interval, std::function<v1::Stats()> sample)
-    : interval_(interval), sample_(std::move(sample)), message_(sample_()), sampled_(absl::Now()) {
+StatsCall::StatsCall(absl::Duration interval, std::function<v1::Stats()> sample,
+                     std::function<void()> on_done)
+    : interval_(interval),
+      sample_(std::move(sample)),
+      on_done_(std::move(on_done)),
+      message_(sample_()),
+      sampled_(absl::Now()) {
   StartWrite(&message_);
 }
 
@@ -59,6 +64,9 @@ void StatsCall::OnCancel() {
   if (alarm_ != nullptr) alarm_->Cancel();
 }
 
-void StatsCall::OnDone() { delete this; }
+void StatsCall::OnDone() {
+  on_done_();
+  delete this;
+}
 
 }  // namespace intermix

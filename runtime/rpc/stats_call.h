@@ -18,8 +18,10 @@ void SetRates(const v1::Stats& before, absl::Duration interval, v1::Stats& now);
 
 class StatsCall final : public grpc::ServerWriteReactor<v1::Stats> {
  public:
-  // Owns itself until OnDone. `sample` is called on gRPC's threads and outlives the server.
-  StatsCall(absl::Duration interval, std::function<v1::Stats()> sample);
+  // Owns itself until OnDone, when it calls `on_done`. Both are called on gRPC's threads, and what
+  // they use outlives the server.
+  StatsCall(absl::Duration interval, std::function<v1::Stats()> sample,
+            std::function<void()> on_done);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -33,6 +35,7 @@ class StatsCall final : public grpc::ServerWriteReactor<v1::Stats> {
   // left to call back when the call is done.
   const absl::Duration interval_;
   const std::function<v1::Stats()> sample_;
+  const std::function<void()> on_done_;
   v1::Stats message_;  // lives while it is written
   absl::Time sampled_;
 

@@ -341,6 +341,38 @@ TEST(ControlRpcsTest, RefusesAWatchThatIsTooQuick) {
   EXPECT_THAT(status.error_message(), HasSubstr("interval is 1us"));
 }
 
+TEST(ControlRpcsTest, SoManyMayWatchAndNoMore) {
+  struct Watch {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::Stats>> reader;
+  };
+  ServedFake served;
+  const auto stub = served.Control();
+  v1::WatchStatsRequest request;
+  *request.mutable_interval() = DurationToProto(absl::Hours(1));
+  v1::Stats stats;
+  std::vector<std::unique_ptr<Watch>> watches;
+  const auto watch = [&] {
+    watches.push_back(std::make_unique<Watch>());
+    Watch& added = *watches.back();
+    added.context.set_deadline(Soon());
+    added.reader = stub->WatchStats(&added.context, request);
+    return added.reader->Read(&stats);
+  };
+  for (int i = 0; i < ControlService::kMaxWatches; ++i) ASSERT_TRUE(watch()) << i;
+  EXPECT_FALSE(watch());
+  EXPECT_EQ(watches.back()->reader->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  watches.front()->context.TryCancel();
+  EXPECT_EQ(watches.front()->reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  bool again = false;
+  for (int i = 0; i < 6000 && !again; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    again = watch();
+  }
+  EXPECT_TRUE(again);
+  for (const auto& each : watches) each->context.TryCancel();
+}
+
 TEST(SetRatesTest, DividesTheChangeByTheTime) {
   v1::Stats before;
   before.mutable_engine()->set_generated_tokens(100);
