@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <regex>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -13,6 +14,7 @@
 #include "prometheus/text_serializer.h"
 #include "runtime/rpc/proto_convert.h"
 #include "tests/testing/fake_model_runner.h"
+#include "tests/testing/model_files.h"
 #include "tests/testing/running_engine.h"
 
 namespace intermix {
@@ -32,6 +34,22 @@ TEST(HistogramTest, CountsByUpperBoundsWithTheRestInTheLast) {
 std::string Text(const EngineSnapshot& engine, const RequestTimes& times,
                  const v1::GetClusterResponse& cluster) {
   return prometheus::TextSerializer().Serialize(CollectMetrics(engine, times, cluster));
+}
+
+TEST(MetricsTest, TheDashboardAsksForWhatIsThere) {
+  v1::GetClusterResponse cluster;
+  cluster.add_ranks()->mutable_status()->add_expert_tokens(1);
+  const std::string text = Text({}, RequestTimes(), cluster);
+  const std::string dashboard = ReadFile(INTERMIX_SOURCE_DIR "/launch/grafana-dashboard.json");
+  const std::regex name("intermix:[a-z0-9_]+");
+  int names = 0;
+  for (std::sregex_iterator it(dashboard.begin(), dashboard.end(), name), end; it != end; ++it) {
+    ++names;
+    EXPECT_TRUE(text.find("\n" + it->str() + "{") != std::string::npos ||
+                text.find("\n" + it->str() + " ") != std::string::npos)
+        << it->str();
+  }
+  EXPECT_GT(names, 15);
 }
 
 TEST(MetricsTest, ShowsEngineTimesAndRanks) {
