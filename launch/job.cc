@@ -53,6 +53,11 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
                   "Bytes of KV cache per rank, e.g. 2GB (0: automatic)")
       ->transform(CLI::AsSizeValue(false));
   command
+      .add_option("--kv-fraction", rank.kv_fraction,
+                  "In place of --kv-memory: a part of the memory that is free after loading")
+      ->check(CLI::Range(0.01, 0.95))
+      ->excludes("--kv-memory");
+  command
       .add_option_function<std::string>(
           "--dispatch",
           [&rank](const std::string& name) {

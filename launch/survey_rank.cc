@@ -23,12 +23,12 @@ namespace {
 
 // What all ranks must agree on. The model's directory may have another name on another host.
 std::string OptionsText(const RankOptions& options) {
-  return absl::StrCat("--tp ", options.tp, " --ep ", options.ep, " --device ", options.device,
-                      " --max-context ", options.max_context, " --kv-memory ",
-                      options.kv_memory_bytes, " --kv-dtype ", std::string(Name(options.kv_dtype)),
-                      " --dispatch ", static_cast<int>(options.dispatch), " graphs ",
-                      options.cuda_graphs ? "on, " : "off, ",
-                      QuantizationConfig{.spec = options.quant}.Description());
+  return absl::StrCat(
+      "--tp ", options.tp, " --ep ", options.ep, " --device ", options.device, " --max-context ",
+      options.max_context, " --kv-memory ", options.kv_memory_bytes, " --kv-fraction ",
+      options.kv_fraction, " --kv-dtype ", std::string(Name(options.kv_dtype)), " --dispatch ",
+      static_cast<int>(options.dispatch), " graphs ", options.cuda_graphs ? "on, " : "off, ",
+      QuantizationConfig{.spec = options.quant}.Description());
 }
 
 class Survey {

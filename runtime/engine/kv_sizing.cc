@@ -12,6 +12,10 @@ constexpr int64_t kAutoSequences = 16;
 
 int64_t LocalBlocks(const KvSizing& sizing, const KvCacheShape& shape) {
   if (sizing.memory_bytes > 0) return sizing.memory_bytes / shape.bytes_per_block();
+  if (sizing.fraction > 0.0) {
+    const double bytes = sizing.fraction * static_cast<double>(sizing.free_bytes);
+    return static_cast<int64_t>(bytes) / shape.bytes_per_block();
+  }
   const int64_t per_sequence = (sizing.max_context + shape.block_size - 1) / shape.block_size;
   const int64_t fits = sizing.free_bytes / 2 / shape.bytes_per_block();
   return std::min(kAutoSequences * per_sequence, fits);

@@ -11,7 +11,8 @@
 namespace intermix {
 
 struct KvSizing {
-  int64_t memory_bytes = 0;  // per rank; 0: automatic
+  int64_t memory_bytes = 0;  // per rank; 0: the fraction
+  double fraction = 0.0;     // of free_bytes; 0: automatic
   int64_t max_context = 0;   // positions
   int64_t free_bytes = 0;    // of this rank's device, this rank's part of it
 };

@@ -175,6 +175,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Create(const RankOptions& options,
                         .head_dim = config.head_dim,
                         .dtype = options.kv_dtype};
   absl::StatusOr<int64_t> blocks = DecideKvBlocks({.memory_bytes = options.kv_memory_bytes,
+                                                   .fraction = options.kv_fraction,
                                                    .max_context = parts.max_context,
                                                    .free_bytes = FreeBytes(options, parts)},
                                                   shape, *parts.groups.control);

@@ -32,6 +32,7 @@ struct RankOptions {
   bool pin_threads = false;
   int32_t max_context = 0;      // 0: the model's max_position_embeddings
   int64_t kv_memory_bytes = 0;  // 0: enough for 16 sequences of max_context, within free memory
+  double kv_fraction = 0.0;     // in place of kv_memory_bytes: a part of what loading leaves free
   int32_t block_size = 16;
   DType kv_dtype = DType::kBF16;  // or kI8: half the bytes, see runtime/kv
   // How tokens reach their experts: automatic by batch size, or forced (tests, measurements).

@@ -4,9 +4,11 @@
 #include <array>
 #include <atomic>
 
+#include "comm/self_communicator.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/engine/kv_sizing.h"
 #include "runtime/engine/memory_need.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/test_paths.h"
@@ -103,6 +105,17 @@ TEST(RankTest, SaysWhatItIsAndCountsItsExpertsTokens) {
     rank->world().Barrier();
     EXPECT_EQ(total, kTokens * 2 * 4);
   });
+}
+
+TEST(KvSizingTest, TakesBytesOrAFractionOrWhatIsSensible) {
+  const KvCacheShape shape = {
+      .num_layers = 1, .num_kv_heads = 1, .block_size = 16, .head_dim = 32};  // 2 KiB for a block
+  const std::unique_ptr<Communicator> self = MakeSelfCommunicator();
+  const auto blocks = [&](const KvSizing& sizing) { return *DecideKvBlocks(sizing, shape, *self); };
+  EXPECT_EQ(blocks({.memory_bytes = 1 << 20, .max_context = 64, .free_bytes = 1 << 21}), 512);
+  EXPECT_EQ(blocks({.fraction = 0.75, .max_context = 64, .free_bytes = 1 << 20}), 384);
+  EXPECT_EQ(blocks({.max_context = 64, .free_bytes = 1 << 20}), 16 * 4);
+  EXPECT_EQ(blocks({.max_context = 1 << 20, .free_bytes = 1 << 20}), 256) << "half";
 }
 
 TEST(RankTest, WhatItNeedsIsKnownBefore) {
