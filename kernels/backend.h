@@ -166,14 +166,13 @@ class Backend {
   //   weights  [tokens, top_k] float32
   virtual void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) = 0;
 
-  // Orders the slots (token, k) of some experts by expert, then token: the rows of a GroupedGemm.
+  // Orders the slots (token, k) of some experts by expert, then token, and brings their tokens'
+  // rows into that order.
   //   experts       [tokens, top_k] int32: each slot's expert
-  //   first_expert  the first of the row_offsets.rows() - 1 experts that are ordered
-  //   token_of_row  [tokens * top_k] int32: the token of each row; 0 beyond the last row
-  //   row_of_slot   [tokens * top_k] int32: the row of each slot; -1 where its expert is another
-  //   row_offsets   [num_experts + 1] int32: where each expert's rows begin
-  virtual void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                            Tensor row_of_slot, Tensor row_offsets) = 0;
+  //   first_expert  the first of the out.row_offsets.rows() - 1 experts that are ordered
+  //   tokens        [tokens, K]; empty where out.rows is
+  virtual void SortByExpert(const Tensor& experts, int32_t first_expert, const Activations& tokens,
+                            const ExpertOrder& out) = 0;
 
   // totals[e] += row_offsets[e + 1] - row_offsets[e], modulo 2^32: how busy each expert has been.
   //   row_offsets  [experts + 1] int32

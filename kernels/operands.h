@@ -40,6 +40,16 @@ struct NormedRows {
   }
 };
 
+// The slots (token, k) of some experts as rows, ordered by expert, then token: the rows of a
+// grouped layer. No slot is ever dropped.
+struct ExpertOrder {
+  Tensor token_of_row;  // [slots] int32: the token of each row; 0 beyond the last row
+  Tensor row_of_slot;   // [slots] int32: the row of each slot; -1 where its expert is another
+  Tensor row_offsets;   // [num_experts + 1] int32: where each expert's rows begin
+  Tensor totals;        // [num_experts] int32, += each expert's rows, modulo 2^32; may be empty
+  Activations rows;     // [slots, K]: each row's token; beyond the last row anything; may be empty
+};
+
 // What a layer adds to the residual: one row for each token, or the weighted sum of its experts'.
 struct Delta {
   Tensor rows;     // [tokens, K] bfloat16; with weights [n, K]

@@ -49,7 +49,8 @@ class AllToAllDispatcher final : public TokenDispatcher {
     for (Portion& part : parts) {
       world_.WaitForAllToAll(part.exchange);
       const Activations sorted = GatherActivations(exec, part.received, part.sorted_from);
-      SendBack(exec, work({.rows = sorted, .row_offsets = part.row_offsets}), part);
+      exec.backend.AddRowCounts(part.row_offsets, work.totals);
+      SendBack(exec, work.run({.rows = sorted, .row_offsets = part.row_offsets}), part);
     }
     std::vector<ExpertResults> results;
     for (const Portion& part : parts) {

@@ -18,8 +18,7 @@ constexpr int64_t kOverlapTokens = 512;
 
 Dispatchers MakeDispatchers(const ExpertPlacement& placement, const ParallelGroups& groups) {
   if (groups.world->size() == 1) {
-    return {.replicated = MakeLocalDispatcher(placement),
-            .sharded = MakeLocalDispatcher(placement)};
+    return {.replicated = MakeLocalDispatcher(), .sharded = MakeLocalDispatcher()};
   }
   const int64_t overlap_tokens = groups.overlap_tokens.value_or(
       groups.world->overlaps() ? kOverlapTokens : std::numeric_limits<int64_t>::max());
@@ -42,10 +41,10 @@ void MoeBlock::Forward(const Execution& exec, const TokenRows& rows, const NextN
                            .weights = exec.Take(DType::kF32, {tokens, top_k_})};
   exec.backend.Route(normed.values, gate_.view, routing.experts, routing.weights);
 
-  const ExpertWork work = [&](const ExpertInput& input) {
-    exec.backend.AddRowCounts(input.row_offsets, totals_);
-    return experts_.Forward(exec, rows.placement, input.rows, input.row_offsets);
-  };
+  const ExpertWork work = {.totals = totals_, .run = [&](const ExpertInput& input) {
+                             return experts_.Forward(exec, rows.placement, input.rows,
+                                                     input.row_offsets);
+                           }};
   TokenDispatcher& dispatcher = dispatchers_.For(rows.placement);
   for (const ExpertResults& results :
        dispatcher.Run(exec, rows, normed.activations, routing, work)) {

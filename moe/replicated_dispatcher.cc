@@ -21,11 +21,9 @@ class ReplicatedDispatcher final : public TokenDispatcher {
         .values = GatherGroups(exec, groups, tokens.values),
         .scales = tokens.quantized() ? GatherGroups(exec, groups, tokens.scales) : Tensor()};
     const Slice mine = placement_.experts_of_group(placement_.layout.ep_rank(world_.rank()));
-    const ExpertOrder order = SortByExpert(exec, experts, mine.begin, mine.size());
-    const Tensor merged =
-        MergeResults(exec, order.row_of_slot,
-                     work({.rows = GatherActivations(exec, all, order.token_of_row),
-                           .row_offsets = order.row_offsets}));
+    const ExpertOrder order = GroupByExpert(exec, all, experts, mine.begin, work.totals);
+    const Tensor merged = MergeResults(
+        exec, order.row_of_slot, work.run({.rows = order.rows, .row_offsets = order.row_offsets}));
     const int64_t top_k = routing.top_k();
     const int64_t first = Total(std::span(groups).first(dp_.rank())) * top_k;
     return {{.tokens = {.begin = 0, .end = routing.tokens()},

@@ -18,16 +18,14 @@ struct Routing {
   int64_t slots() const { return tokens() * top_k(); }
 };
 
-// The slots (token, k) of some experts as rows, ordered by expert, then token; on the device.
-// No slot is ever dropped. See Backend::SortByExpert.
-struct ExpertOrder {
-  Tensor token_of_row;  // [slots] int32
-  Tensor row_of_slot;   // [slots] int32, -1 for other ranks' experts
-  Tensor row_offsets;   // [experts + 1] int32
-};
-
+// The order alone; see Backend::SortByExpert.
 ExpertOrder SortByExpert(const Execution& exec, const Tensor& experts, int64_t first_expert,
                          int64_t num_experts);
+
+// The order and the rows.
+//   totals  [num_experts] int32, added to
+ExpertOrder GroupByExpert(const Execution& exec, const Activations& tokens, const Tensor& experts,
+                          int64_t first_expert, const Tensor& totals);
 
 // rows[index[i]] for every i, values and scales.
 Activations GatherActivations(const Execution& exec, const Activations& rows, const Tensor& index);

@@ -27,8 +27,14 @@ struct ExpertInput {
   Tensor row_offsets;  // [local experts + 1] int32: where each expert's rows begin
 };
 
-// The experts' results of such rows: [n, hidden / etp] bfloat16, in the same order.
-using ExpertWork = std::function<Tensor(const ExpertInput& input)>;
+// What a rank's experts do.
+struct ExpertWork {
+  // [local experts] int32 on the device: rows that each has worked on, modulo 2^32. The dispatcher
+  // adds to it.
+  Tensor totals;
+  // The experts' results of such rows: [n, hidden / etp] bfloat16, in the same order.
+  std::function<Tensor(const ExpertInput& input)> run;
+};
 
 // Where the results of some of the tokens are.
 struct ExpertResults {
@@ -42,7 +48,7 @@ class TokenDispatcher {
   virtual ~TokenDispatcher() = default;
 
   // Brings the tokens to their experts, and the results back, of all tokens in ascending order.
-  // Calls `work` once, or once for each part of the tokens where that saves time.
+  // Calls work.run once, or once for each part of the tokens where that saves time.
   //   rows     where the step's tokens are
   //   tokens   [rows.mine.size(), hidden]
   //   routing  of the same tokens
@@ -52,7 +58,7 @@ class TokenDispatcher {
 };
 
 // One rank holds everything: only sorts.
-std::unique_ptr<TokenDispatcher> MakeLocalDispatcher(const ExpertPlacement& placement);
+std::unique_ptr<TokenDispatcher> MakeLocalDispatcher();
 
 // Prefill: each rank brings tokens that no other rank has (a shard); rows go by all-to-all to the
 // ranks that need them and come back the same way. Exact counts.

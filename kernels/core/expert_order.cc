@@ -5,17 +5,16 @@
 
 namespace intermix {
 
-void SortByExpertOnHost(const Tensor& experts, int32_t first_expert, const Tensor& token_of_row,
-                        const Tensor& row_of_slot, const Tensor& row_offsets) {
+void SortByExpertOnHost(const Tensor& experts, int32_t first_expert, const ExpertOrder& out) {
   const int64_t top_k = experts.cols();
   const int64_t slots = experts.rows() * top_k;
-  const int32_t num_experts = static_cast<int32_t>(row_offsets.rows()) - 1;
-  CHECK_EQ(token_of_row.rows(), slots);
-  CHECK_EQ(row_of_slot.rows(), slots);
+  const int32_t num_experts = static_cast<int32_t>(out.row_offsets.rows()) - 1;
+  CHECK_EQ(out.token_of_row.rows(), slots);
+  CHECK_EQ(out.row_of_slot.rows(), slots);
   const int32_t* expert_of_slot = experts.data<int32_t>();
-  int32_t* tokens = token_of_row.data<int32_t>();
-  int32_t* rows = row_of_slot.data<int32_t>();
-  int32_t* offsets = row_offsets.data<int32_t>();
+  int32_t* tokens = out.token_of_row.data<int32_t>();
+  int32_t* rows = out.row_of_slot.data<int32_t>();
+  int32_t* offsets = out.row_offsets.data<int32_t>();
 
   const auto local = [&](int64_t slot) { return expert_of_slot[slot] - first_expert; };
   const auto is_local = [&](int64_t slot) { return local(slot) >= 0 && local(slot) < num_experts; };

@@ -4,12 +4,12 @@
 #include <cstdint>
 
 #include "kernels/core/tensor.h"
+#include "kernels/operands.h"
 
 namespace intermix {
 
-// A stable counting sort of the slots by expert; see Backend::SortByExpert for the tensors.
-void SortByExpertOnHost(const Tensor& experts, int32_t first_expert, const Tensor& token_of_row,
-                        const Tensor& row_of_slot, const Tensor& row_offsets);
+// A stable counting sort of the slots by expert: all of Backend::SortByExpert but totals and rows.
+void SortByExpertOnHost(const Tensor& experts, int32_t first_expert, const ExpertOrder& out);
 
 void AddRowCountsOnHost(const Tensor& row_offsets, const Tensor& totals);
 

@@ -58,8 +58,8 @@ class CpuBackend final : public Backend {
 
   // cpu_feed_forward.cc
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
-  void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                    Tensor row_of_slot, Tensor row_offsets) override;
+  void SortByExpert(const Tensor& experts, int32_t first_expert, const Activations& tokens,
+                    const ExpertOrder& out) override;
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
 
   // cpu_top_k.cc

@@ -61,9 +61,15 @@ void CpuBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tens
   });
 }
 
-void CpuBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                              Tensor row_of_slot, Tensor row_offsets) {
-  SortByExpertOnHost(experts, first_expert, token_of_row, row_of_slot, row_offsets);
+void CpuBackend::SortByExpert(const Tensor& experts, int32_t first_expert,
+                              const Activations& tokens, const ExpertOrder& out) {
+  SortByExpertOnHost(experts, first_expert, out);
+  if (!out.totals.empty()) AddRowCounts(out.row_offsets, out.totals);
+  if (out.rows.values.empty()) return;
+  const int64_t rows = out.row_offsets.data<int32_t>()[out.row_offsets.rows() - 1];
+  const Tensor index = out.token_of_row.Rows(0, rows);
+  GatherRows(tokens.values, index, out.rows.values.Rows(0, rows));
+  if (tokens.quantized()) GatherRows(tokens.scales, index, out.rows.scales.Rows(0, rows));
 }
 
 void CpuBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {

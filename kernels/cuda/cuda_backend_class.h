@@ -53,8 +53,8 @@ class CudaBackend final : public Backend {
   void PagedAttention(const Tensor& q, const PagedRows& rows, const KvLayer& cache,
                       std::span<const int32_t> kv_head_of, float scale, Tensor out) override;
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
-  void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                    Tensor row_of_slot, Tensor row_offsets) override;
+  void SortByExpert(const Tensor& experts, int32_t first_expert, const Activations& tokens,
+                    const ExpertOrder& out) override;
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
   void TopK(const Tensor& x, Tensor values, Tensor columns) override;
 

@@ -128,15 +128,12 @@ void CudaBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Ten
               stream());
 }
 
-void CudaBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                               Tensor row_of_slot, Tensor row_offsets) {
-  Begin("SortByExpert", experts, token_of_row, row_of_slot, row_offsets);
-  cuda::SortByExpert({.experts = experts,
-                      .first_expert = first_expert,
-                      .token_of_row = token_of_row,
-                      .row_of_slot = row_of_slot,
-                      .row_offsets = row_offsets},
-                     stream());
+void CudaBackend::SortByExpert(const Tensor& experts, int32_t first_expert,
+                               const Activations& tokens, const ExpertOrder& out) {
+  Begin("SortByExpert", experts, tokens.values, tokens.scales, out.token_of_row, out.row_of_slot,
+        out.row_offsets, out.totals, out.rows.values, out.rows.scales);
+  cuda::SortByExpert(
+      {.experts = experts, .first_expert = first_expert, .tokens = tokens, .order = out}, stream());
 }
 
 void CudaBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {

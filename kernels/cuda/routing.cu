@@ -1,4 +1,4 @@
-// The router, and the stable order of slots by expert.
+// The router, and the counts of how busy experts have been.
 #include "kernels/cuda/device_math.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/routing.h"
@@ -364,116 +364,6 @@ void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
          p);
 }
 
-// --- SortByExpert ---
-
-struct SortParams {
-  const int32_t* expert_of_slot;
-  int32_t* token_of_row;
-  int32_t* row_of_slot;
-  int32_t* row_offsets;
-  int32_t slots;
-  int32_t top_k;
-  int32_t first_expert;
-  int32_t num_experts;
-  int32_t slots_per_warp;  // a multiple of 32
-  int32_t key_bits;        // of num_experts - 1
-};
-
-// The lanes whose key equals mine; none of the others where `valid` is false.
-__device__ uint32_t match(int32_t key, bool valid, int32_t key_bits) {
-  uint32_t peers = ballot(valid);
-  for (int32_t bit = 0; bit < key_bits; ++bit) {
-    const bool mine = ((key >> bit) & 1) != 0;
-    const uint32_t set = ballot(mine);
-    peers &= mine ? set : ~set;
-  }
-  return peers;
-}
-
-// Calls visit(slot, expert, valid, peers) for this warp's slots, 32 at a time, ascending.
-template <typename Visit>
-__device__ void for_each_slot(const SortParams& p, const Visit& visit) {
-  const int32_t warp = static_cast<int32_t>(threadIdx.x / kWarp);
-  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
-  const int32_t begin = warp * p.slots_per_warp;
-  const int32_t full_end = begin + p.slots_per_warp;
-  const int32_t end = full_end < p.slots ? full_end : p.slots;
-  for (int32_t base = begin; base < end; base += kWarp) {
-    const int32_t slot = base + lane;
-    const int32_t expert = slot < end ? p.expert_of_slot[slot] - p.first_expert : -1;
-    const bool valid = expert >= 0 && expert < p.num_experts;
-    visit(slot, expert, valid, match(expert, valid, p.key_bits));
-    sync_warp();
-  }
-}
-
-// Turns counts[warp][expert] into the row of each warp's first slot of each expert, and writes
-// row_offsets. Experts are summed by the first warp, 32 at a time.
-__device__ void scan_counts(const SortParams& p, int32_t* counts, int32_t num_warps,
-                            int32_t* total) {
-  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
-  int32_t rows = 0;  // before these 32 experts
-  for (int32_t base = 0; base < p.num_experts; base += kWarp) {
-    const int32_t expert = base + lane;
-    const bool real = expert < p.num_experts;
-    int32_t count = 0;
-    for (int32_t w = 0; real && w < num_warps; ++w) count += counts[w * p.num_experts + expert];
-    int32_t through = count;  // of the lanes up to this one
-#pragma unroll
-    for (int step = 1; step < kWarp; step *= 2) {
-      const int32_t other = shfl_s32(through, lane < step ? lane : lane - step);
-      if (lane >= step) through += other;
-    }
-    const int32_t sum = shfl_s32(through, kWarp - 1);
-    int32_t row = rows + through - count;
-    if (real) p.row_offsets[expert] = row;
-    for (int32_t w = 0; real && w < num_warps; ++w) {
-      int32_t& cell = counts[w * p.num_experts + expert];
-      const int32_t mine = cell;
-      cell = row;
-      row += mine;
-    }
-    rows += sum;
-  }
-  if (lane == 0) {
-    p.row_offsets[p.num_experts] = rows;
-    *total = rows;
-  }
-}
-
-// One block; each warp has consecutive slots, so that counting them by (expert, warp) keeps their
-// order.
-__global__ void SortByExpertKernel(SortParams p) {
-  auto* counts = reinterpret_cast<int32_t*>(shared_memory());  // [warps][num_experts]
-  const int32_t num_warps = static_cast<int32_t>(blockDim.x / kWarp);
-  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
-  int32_t* total = counts + num_warps * p.num_experts;  // rows that belong to an expert
-  int32_t* mine = counts + static_cast<int32_t>(threadIdx.x / kWarp) * p.num_experts;
-  const uint32_t lower_lanes = (1u << lane) - 1u;
-
-  for (int32_t e = lane; e < p.num_experts; e += kWarp) mine[e] = 0;
-  sync_warp();
-  for_each_slot(p, [&](int32_t, int32_t expert, bool valid, uint32_t peers) {
-    if (valid && (peers & lower_lanes) == 0) mine[expert] += popc(peers);
-  });
-  sync_block();
-  if (threadIdx.x < kWarp) scan_counts(p, counts, num_warps, total);
-  sync_block();
-
-  for_each_slot(p, [&](int32_t slot, int32_t expert, bool valid, uint32_t peers) {
-    const int32_t first = valid ? mine[expert] : 0;
-    sync_warp();
-    if (valid && (peers & lower_lanes) == 0) mine[expert] = first + popc(peers);
-    const int32_t row = valid ? first + popc(peers & lower_lanes) : -1;
-    if (slot < p.slots) p.row_of_slot[slot] = row;
-    if (valid) p.token_of_row[row] = slot / p.top_k;
-  });
-  for (int32_t row = *total + static_cast<int32_t>(threadIdx.x); row < p.slots;
-       row += static_cast<int32_t>(blockDim.x)) {
-    p.token_of_row[row] = 0;
-  }
-}
-
 // --- AddRowCounts ---
 
 __global__ void AddRowCountsKernel(const int32_t* row_offsets, int32_t* totals, int32_t experts) {
@@ -515,35 +405,6 @@ void Route(const RouteArgs& args, cudaStream_t stream) {
   } else {
     LaunchRoute<RouteOneToken>(params, wide, stream);
   }
-}
-
-void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream) {
-  CHECK(args.experts.contiguous()) << args.experts.ToString();
-  const int64_t slots = args.experts.num_elements();
-  const int64_t num_experts = args.row_offsets.rows() - 1;
-  CHECK_EQ(args.token_of_row.rows(), slots);
-  CHECK_EQ(args.row_of_slot.rows(), slots);
-  CHECK_LE(num_experts, kMaxExperts);
-  int32_t key_bits = 0;
-  while ((int64_t{1} << key_bits) < num_experts) ++key_bits;
-  const unsigned threads = RowBlock(slots, 1024);
-  const int64_t warps = threads / 32;
-  const int64_t slots_per_warp = (slots + 32 * warps - 1) / (32 * warps) * 32;
-  Launch("SortByExpert", SortByExpertKernel,
-         {.grid = dim3(1),
-          .block = dim3(threads),
-          .shared_bytes = static_cast<size_t>(warps * num_experts + 1) * sizeof(int32_t),
-          .stream = stream},
-         SortParams{.expert_of_slot = args.experts.data<int32_t>(),
-                    .token_of_row = args.token_of_row.data<int32_t>(),
-                    .row_of_slot = args.row_of_slot.data<int32_t>(),
-                    .row_offsets = args.row_offsets.data<int32_t>(),
-                    .slots = static_cast<int32_t>(slots),
-                    .top_k = static_cast<int32_t>(args.experts.cols()),
-                    .first_expert = args.first_expert,
-                    .num_experts = static_cast<int32_t>(num_experts),
-                    .slots_per_warp = static_cast<int32_t>(slots_per_warp),
-                    .key_bits = key_bits});
 }
 
 void AddRowCounts(const AddRowCountsArgs& args, cudaStream_t stream) {

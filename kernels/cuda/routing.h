@@ -7,6 +7,7 @@
 
 #include "kernels/core/tensor.h"
 #include "kernels/cuda/model_limits.h"
+#include "kernels/operands.h"
 
 namespace intermix::cuda {
 
@@ -24,10 +25,9 @@ void Route(const RouteArgs& args, cudaStream_t stream);
 
 struct SortByExpertArgs {
   Tensor experts;        // [tokens, top_k] int32, contiguous
-  int32_t first_expert;  // of the row_offsets.rows() - 1 experts that are ordered
-  Tensor token_of_row;   // [tokens * top_k] int32
-  Tensor row_of_slot;    // [tokens * top_k] int32
-  Tensor row_offsets;    // [num_experts + 1] int32
+  int32_t first_expert;  // of the order.row_offsets.rows() - 1 experts that are ordered
+  Activations tokens;    // [tokens, K]; empty where order.rows is
+  ExpertOrder order;
 };
 void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream);
 

@@ -57,8 +57,8 @@ class ReferenceBackend final : public Backend {
 
   // feed_forward.cc
   void Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) override;
-  void SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                    Tensor row_of_slot, Tensor row_offsets) override;
+  void SortByExpert(const Tensor& experts, int32_t first_expert, const Activations& tokens,
+                    const ExpertOrder& out) override;
   void AddRowCounts(const Tensor& row_offsets, Tensor totals) override;
 
   // top_k.cc

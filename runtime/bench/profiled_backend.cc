@@ -107,10 +107,9 @@ void ProfiledBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts,
   Time("route", [&] { inner_.Route(x, gate, experts, weights); });
 }
 
-void ProfiledBackend::SortByExpert(const Tensor& experts, int32_t first_expert, Tensor token_of_row,
-                                   Tensor row_of_slot, Tensor row_offsets) {
-  Time("sort",
-       [&] { inner_.SortByExpert(experts, first_expert, token_of_row, row_of_slot, row_offsets); });
+void ProfiledBackend::SortByExpert(const Tensor& experts, int32_t first_expert,
+                                   const Activations& tokens, const ExpertOrder& out) {
+  Time("sort", [&] { inner_.SortByExpert(experts, first_expert, tokens, out); });
 }
 
 void ProfiledBackend::AddRowCounts(const Tensor& row_offsets, Tensor totals) {

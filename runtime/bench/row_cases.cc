@@ -112,21 +112,24 @@ PreparedKernel PrepareRoute(Backend& backend, const ModelConfig& config, int64_t
           }};
 }
 
-// What a rank does to its rows before the experts: sort and gather.
+// What a rank does to its rows before the experts.
 PreparedKernel PreparePermute(Backend& backend, const ModelConfig& config, int64_t tokens) {
   const auto data = std::make_shared<DeviceData>(backend);
   const int64_t top_k = config.num_experts_per_tok;
   const Tensor experts = data->Ints(RandomExperts(config, tokens), top_k);
-  const Tensor token_of_row = data->Zeros(DType::kI32, {tokens * top_k});
-  const Tensor row_of_slot = data->Zeros(DType::kI32, {tokens * top_k});
-  const Tensor offsets = data->Zeros(DType::kI32, {config.num_local_experts + 1});
-  const Tensor x = data->Random(DType::kI8, {tokens, config.hidden_size});
-  const Tensor gathered = data->Zeros(DType::kI8, {tokens * top_k, config.hidden_size});
-  return {.work = {.bytes = Bytes({experts, gathered, gathered})},
-          .run = [&backend, data, experts, token_of_row, row_of_slot, offsets, x, gathered] {
-            backend.SortByExpert(experts, 0, token_of_row, row_of_slot, offsets);
-            backend.GatherRows(x, token_of_row, gathered);
-          }};
+  const auto rows = [&](int64_t n) {
+    return Activations{.values = data->Random(DType::kI8, {n, config.hidden_size}),
+                       .scales = data->Random(DType::kF32, {n})};
+  };
+  const Activations x = rows(tokens);
+  const ExpertOrder order{.token_of_row = data->Zeros(DType::kI32, {tokens * top_k}),
+                          .row_of_slot = data->Zeros(DType::kI32, {tokens * top_k}),
+                          .row_offsets = data->Zeros(DType::kI32, {config.num_local_experts + 1}),
+                          .totals = data->Zeros(DType::kI32, {config.num_local_experts}),
+                          .rows = rows(tokens * top_k)};
+  return {
+      .work = {.bytes = Bytes({experts, order.rows.values, order.rows.values})},
+      .run = [&backend, data, experts, x, order] { backend.SortByExpert(experts, 0, x, order); }};
 }
 
 // Runs on the host, whatever the device.

@@ -36,6 +36,16 @@ TEST_F(SortByExpertTest, OtherRanksExpertsHaveNoRow) {
   EXPECT_THAT(exec_.Download<int32_t>(order.row_of_slot), ElementsAre(0, -1, -1, 2, 1, -1));
 }
 
+TEST_F(SortByExpertTest, GroupingBringsRowsAndCountsThem) {
+  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, 2);
+  const Activations tokens = {.values = exec_.Upload(std::vector<float>{1, 2, 3}, 1)};
+  const Tensor totals = exec_.Upload(std::vector<int32_t>{10, -1});
+  const ExpertOrder order = GroupByExpert(exec_, tokens, experts, 2, totals);
+  EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 2, 3));
+  EXPECT_THAT(exec_.Download<int32_t>(totals), ElementsAre(12, 0));
+  EXPECT_THAT(exec_.Download<float>(order.rows.values.Rows(0, 3)), ElementsAre(1, 3, 2));
+}
+
 TEST_F(SortByExpertTest, NoTokens) {
   const ExpertOrder order = SortByExpert(exec_, exec_.Take(DType::kI32, {0, 2}), 0, 2);
   EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 0, 0));

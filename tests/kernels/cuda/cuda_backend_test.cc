@@ -174,6 +174,7 @@ TEST_F(CudaBackendTest, RoutingOps) {
   const OwnedTensor experts = RandomInts({7, 2}, 0, 7, 4);
   const OwnedTensor rows = RandomTensor(DType::kBF16, {14, 32}, 5);
   const OwnedTensor row_of = RandomInts({7, 2}, 0, 13, 6);
+  const OwnedTensor tokens = OwnedTensor::Host(DType::kI32, {14});
   const OwnedTensor slots = OwnedTensor::Host(DType::kI32, {14});
   const OwnedTensor offsets = OwnedTensor::Host(DType::kI32, {5});
   ExpectSame(DType::kI32, {7, 2}, [&](Backend& b, Lender& lend, const Tensor& out) {
@@ -182,17 +183,26 @@ TEST_F(CudaBackendTest, RoutingOps) {
   ExpectSame(DType::kF32, {7, 2}, [&](Backend& b, Lender& lend, const Tensor& out) {
     b.Route(lend(x.view), lend(gate.view), lend(experts.view), out);
   });
+  const auto sort = [&](Backend& b, Lender& lend, ExpertOrder to) {
+    if (to.token_of_row.empty()) to.token_of_row = lend(tokens.view);
+    if (to.row_of_slot.empty()) to.row_of_slot = lend(slots.view);
+    if (to.row_offsets.empty()) to.row_offsets = lend(offsets.view);
+    const bool whole = !to.rows.values.empty();
+    b.SortByExpert(lend(experts.view), 2, {.values = whole ? lend(x.view) : Tensor()}, to);
+    return to;
+  };
   ExpectSame(DType::kI32, {14}, [&](Backend& b, Lender& lend, const Tensor& out) {
-    b.SortByExpert(lend(experts.view), 2, out, lend(slots.view), lend(offsets.view));
+    sort(b, lend, {.token_of_row = out});
   });
   ExpectSame(DType::kI32, {14}, [&](Backend& b, Lender& lend, const Tensor& out) {
-    b.SortByExpert(lend(experts.view), 2, lend(slots.view), out, lend(offsets.view));
+    sort(b, lend, {.row_of_slot = out});
+  });
+  ExpectSame(DType::kF32, {14, 32}, [&](Backend& b, Lender& lend, const Tensor& out) {
+    sort(b, lend, {.rows = {.values = out, .scales = {}}});
   });
   ExpectSame(DType::kI32, {4}, [&](Backend& b, Lender& lend, const Tensor& out) {
-    const Tensor begins = lend(offsets.view);
-    b.SortByExpert(lend(experts.view), 2, lend(slots.view), lend(slots.view), begins);
-    b.AddRowCounts(begins, out);
-    b.AddRowCounts(begins, out);
+    const ExpertOrder order = sort(b, lend, {.totals = out});
+    b.AddRowCounts(order.row_offsets, out);
   });
   for (const Tensor& from : {row_of.view, Tensor()}) {
     ExpectSame(DType::kF32, {7, 32}, [&](Backend& b, Lender& lend, const Tensor& out) {

@@ -56,24 +56,60 @@ class CudaFeedForwardTest : public CudaOpsTest {
     }
   }
 
-  void ExpectSameSort(const Tensor& experts, int32_t first_expert, int64_t num_experts) {
+  // The order alone, then with counts and the tokens' rows, of some width.
+  void ExpectSameSort(const Tensor& experts, int32_t first_expert, int64_t num_experts,
+                      int64_t width = 48) {
     const int64_t slots = experts.num_elements();
-    const OwnedTensor token_of_row = RandomInts({slots}, -9, -5, 1);
-    const OwnedTensor row_of_slot = RandomInts({slots}, -9, -5, 2);
-    const OwnedTensor row_offsets = RandomInts({num_experts + 1}, -9, -5, 3);
-    const DeviceTensor d_experts(experts), d_token_of_row(token_of_row), d_row_of_slot(row_of_slot),
-        d_row_offsets(row_offsets);
-    reference().SortByExpert(experts, first_expert, token_of_row.view, row_of_slot.view,
-                             row_offsets.view);
-    cuda::SortByExpert({.experts = d_experts.view,
-                        .first_expert = first_expert,
-                        .token_of_row = d_token_of_row.view,
-                        .row_of_slot = d_row_of_slot.view,
-                        .row_offsets = d_row_offsets.view},
-                       nullptr);
-    ExpectSame(d_token_of_row, token_of_row);
-    ExpectSame(d_row_of_slot, row_of_slot);
-    ExpectSame(d_row_offsets, row_offsets);
+    const int64_t tokens = experts.rows();
+    const OwnedTensor values = RandomInts({tokens, (width + 16) / 4}, -9999, 9999, 4);
+    const OwnedTensor scales = RandomTensor(DType::kF32, {tokens}, 5);
+    struct Written {
+      OwnedTensor token_of_row, row_of_slot, row_offsets, totals, rows, row_scales;
+    };
+    const Written host = {.token_of_row = RandomInts({slots}, -9, -5, 1),
+                          .row_of_slot = RandomInts({slots}, -9, -5, 2),
+                          .row_offsets = RandomInts({num_experts + 1}, -9, -5, 3),
+                          .totals = RandomInts({num_experts}, 0, 99, 6),
+                          .rows = OwnedTensor::Host(DType::kI8, {slots, width}),
+                          .row_scales = OwnedTensor::Host(DType::kF32, {slots})};
+    const DeviceTensor d_experts(experts), d_values(values), d_scales(scales),
+        d_token_of_row(host.token_of_row), d_row_of_slot(host.row_of_slot),
+        d_row_offsets(host.row_offsets), d_totals(host.totals), d_rows(host.rows),
+        d_row_scales(host.row_scales);
+    const auto input = [&](const Tensor& ints, const Tensor& factors) {
+      const Tensor bytes(ints.raw(), DType::kI8, {tokens, ints.cols() * 4}, ints.device());
+      return Activations{.values = bytes.Cols(0, width), .scales = factors};
+    };
+    ExpertOrder order = {.token_of_row = host.token_of_row.view,
+                         .row_of_slot = host.row_of_slot.view,
+                         .row_offsets = host.row_offsets.view};
+    ExpertOrder d_order = {.token_of_row = d_token_of_row.view,
+                           .row_of_slot = d_row_of_slot.view,
+                           .row_offsets = d_row_offsets.view};
+    for (const bool whole : {false, true}) {
+      Activations from;
+      Activations d_from;
+      if (whole) {
+        from = input(values.view, scales.view);
+        d_from = input(d_values.view, d_scales.view);
+        order.totals = host.totals.view;
+        order.rows = {.values = host.rows.view, .scales = host.row_scales.view};
+        d_order.totals = d_totals.view;
+        d_order.rows = {.values = d_rows.view, .scales = d_row_scales.view};
+      }
+      reference().SortByExpert(experts, first_expert, from, order);
+      cuda::SortByExpert({.experts = d_experts.view,
+                          .first_expert = first_expert,
+                          .tokens = d_from,
+                          .order = d_order},
+                         nullptr);
+      ExpectSame(d_token_of_row, host.token_of_row);
+      ExpectSame(d_row_of_slot, host.row_of_slot);
+      ExpectSame(d_row_offsets, host.row_offsets);
+      ExpectSame(d_totals, host.totals);
+      ExpectSame(d_rows, host.rows);
+      ExpectSame(d_row_scales, host.row_scales);
+    }
   }
 };
 INSTANTIATE_TEST_SUITE_P(, CudaFeedForwardTest, ::testing::ValuesIn(cuda::AllKernelRuns()),
@@ -165,8 +201,8 @@ TEST_P(CudaFeedForwardTest, RouteOfLongRows) {
 }
 
 TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
-  for (const int64_t tokens : {0, 1, 15, 16, 100}) {
-    for (const int64_t num_experts : {1, 4, 8, 33}) {
+  for (const int64_t tokens : {0, 1, 15, 16, 70}) {
+    for (const int64_t num_experts : {1, 8, 33}) {
       SCOPED_TRACE(std::to_string(tokens) + " tokens, " + std::to_string(num_experts));
       const OwnedTensor experts = RandomInts({tokens, 2}, 0, 39, 10);
       ExpectSameSort(experts.view, 0, num_experts);
@@ -175,8 +211,13 @@ TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
   }
 }
 
+TEST_P(CudaFeedForwardTest, SortByExpertMovesRowsOfAnyAlignment) {
+  const OwnedTensor experts = RandomInts({9, 2}, 0, 7, 14);
+  for (const int64_t width : {1, 45, 52, 48, 2064}) ExpectSameSort(experts.view, 0, 8, width);
+}
+
 TEST_P(CudaFeedForwardTest, SortByExpertOfThousandsOfSlots) {
-  const OwnedTensor experts = RandomInts({1733, 3}, 0, 200, 11);
+  const OwnedTensor experts = RandomInts({701, 3}, 0, 200, 11);
   ExpectSameSort(experts.view, 3, 130);
   const OwnedTensor same = RandomInts({1100, 1}, 5, 5, 12);  // one expert has them all
   ExpectSameSort(same.view, 4, 8);

@@ -146,7 +146,10 @@ TEST(ReferenceSortTest, OrdersSlotsByExpertThenToken) {
   const OwnedTensor row_of_slot = OwnedTensor::Host(DType::kI32, {18});
   const OwnedTensor row_offsets = OwnedTensor::Host(DType::kI32, {4});
   ReferenceBackend backend;
-  backend.SortByExpert(experts.view, 3, token_of_row.view, row_of_slot.view, row_offsets.view);
+  backend.SortByExpert(experts.view, 3, {},
+                       {.token_of_row = token_of_row.view,
+                        .row_of_slot = row_of_slot.view,
+                        .row_offsets = row_offsets.view});
   int32_t row = 0;
   for (int32_t e = 0; e < 3; ++e) {  // experts 3, 4 and 5
     EXPECT_EQ(row_offsets.view.data<int32_t>()[e], row);
@@ -171,6 +174,38 @@ TEST(ReferenceSortTest, OrdersSlotsByExpertThenToken) {
   const int32_t* offsets = row_offsets.view.data<int32_t>();
   EXPECT_EQ(totals.view.data<int32_t>()[0], offsets[1] - offsets[0]);
   EXPECT_EQ(totals.view.data<int32_t>()[1], offsets[2] - offsets[1] - 1);
+}
+
+TEST(ReferenceSortTest, BringsRowsAndCountsThem) {
+  const OwnedTensor experts = RandomInts({4, 2}, 0, 2, 10);
+  const OwnedTensor x = RandomInts({4, 3}, -99, 99, 11);
+  const OwnedTensor scales = RandomTensor(DType::kF32, {4}, 12);
+  const OwnedTensor ints = OwnedTensor::Host(DType::kI32, {8 + 8 + 3 + 2});
+  const auto part = [&](int64_t begin, int64_t end) { return ints.view.Rows(begin, end); };
+  const OwnedTensor rows = OwnedTensor::Host(DType::kI32, {8, 3});
+  const OwnedTensor row_scales = OwnedTensor::Host(DType::kF32, {8});
+  ReferenceBackend backend;
+  for (int32_t times = 1; times <= 2; ++times) {
+    backend.SortByExpert(experts.view, 1, {.values = x.view, .scales = scales.view},
+                         {.token_of_row = part(0, 8),
+                          .row_of_slot = part(8, 16),
+                          .row_offsets = part(16, 19),
+                          .totals = part(19, 21),
+                          .rows = {.values = rows.view, .scales = row_scales.view}});
+    int32_t counts[2] = {};
+    for (int32_t slot = 0; slot < 8; ++slot) {
+      const int32_t expert = experts.view.data<int32_t>()[slot] - 1;
+      if (expert < 0) continue;
+      ++counts[expert];
+      const int32_t row = part(8, 16).data<int32_t>()[slot];
+      EXPECT_EQ(row_scales.view.data<float>()[row], scales.view.data<float>()[slot / 2]);
+      for (int k = 0; k < 3; ++k) {
+        EXPECT_EQ(rows.view.row<int32_t>(row)[k], x.view.row<int32_t>(slot / 2)[k]);
+      }
+    }
+    EXPECT_EQ(part(19, 21).data<int32_t>()[0], times * counts[0]);
+    EXPECT_EQ(part(19, 21).data<int32_t>()[1], times * counts[1]);
+  }
 }
 
 // The sum alone.
