@@ -8,10 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "kernels/cuda/bf16_grouped.h"
 #include "kernels/cuda/bf16_rows.h"
 #include "kernels/cuda/feed_forward.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_pack.h"
+#include "kernels/cuda/weight_parts.h"
 
 namespace intermix::cuda {
 namespace {
@@ -27,78 +29,6 @@ GemmOutput OutputOf(DType dtype) {
     default:
       Fatal(absl::StrCat("a GEMM cannot write ", std::string(Name(dtype))));
   }
-}
-
-// The parts' tensors of one kind, stacked in host memory.
-template <typename Field>
-OwnedTensor Stack(std::span<const QuantizedWeight> parts, const Field& field) {
-  int64_t rows = 0;
-  for (const QuantizedWeight& part : parts) rows += field(part).rows();
-  const Tensor& first = field(parts[0]);
-  OwnedTensor all = first.rank() == 1 ? OwnedTensor::Host(first.dtype(), {rows})
-                                      : OwnedTensor::Host(first.dtype(), {rows, first.cols()});
-  int64_t row = 0;
-  for (const QuantizedWeight& part : parts) {
-    const Tensor& from = field(part);
-    CHECK(from.contiguous());
-    std::memcpy(all.view.Rows(row, row + from.rows()).raw(), from.raw(),
-                static_cast<size_t>(from.bytes()));
-    row += from.rows();
-  }
-  return all;
-}
-
-// Parts of one format as one weight, so that one launch computes them all.
-QuantizedWeight Join(std::span<const QuantizedWeight> parts) {
-  if (parts.size() == 1) return parts[0];
-  struct Owned {
-    OwnedTensor codes, group_scales, channel_scales;
-  };
-  auto owned = std::make_shared<Owned>();
-  QuantizedWeight joined = {.format = parts[0].format, .k = parts[0].k};
-  for (const QuantizedWeight& part : parts) joined.n += part.n;
-  owned->codes = Stack(
-      parts, [](const QuantizedWeight& w) -> auto& { return w.codes; });
-  owned->group_scales = Stack(
-      parts, [](const QuantizedWeight& w) -> auto& { return w.group_scales; });
-  joined.codes = owned->codes.view;
-  joined.group_scales = owned->group_scales.view;
-  if (!parts[0].channel_scales.empty()) {
-    owned->channel_scales = Stack(
-        parts, [](const QuantizedWeight& w) -> auto& { return w.channel_scales; });
-    joined.channel_scales = owned->channel_scales.view;
-  }
-  joined.owner = std::move(owned);
-  return joined;
-}
-
-// Writes rows of `part` as bfloat16.
-void RoundRows(const QuantizedWeight& part, BFloat16* out) {
-  for (int64_t n = 0; n < part.n; ++n) {
-    for (int64_t k = 0; k < part.k; ++k, ++out) {
-      *out = part.codes.dtype() == DType::kBF16 ? part.codes.row<BFloat16>(n)[k]
-                                                : BFloat16(part.codes.row<float>(n)[k]);
-    }
-  }
-}
-
-absl::Status CheckParts(std::span<const QuantizedWeight> parts) {
-  if (parts.empty()) {
-    return absl::InvalidArgumentError("no weight parts to pack; give at least one");
-  }
-  for (const QuantizedWeight& part : parts) {
-    if (part.k != parts[0].k) {
-      return absl::InvalidArgumentError(absl::StrCat("stacked weights have in-features ",
-                                                     parts[0].k, " and ", part.k,
-                                                     "; they must be equal"));
-    }
-    if ((part.format.scheme == Scheme::kNone) != (parts[0].format.scheme == Scheme::kNone)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a weight of format ", parts[0].format.ToString(), " is stacked on one of ",
-                       part.format.ToString(), "; quantise all of them or none"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -158,7 +88,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackQuantized(
   for (size_t i = 0; i < parts.size();) {
     size_t end = i + 1;
     while (end < parts.size() && parts[end].format == parts[i].format) ++end;
-    const QuantizedWeight joined = Join(parts.subspan(i, end - i));
+    const QuantizedWeight joined = JoinParts(parts.subspan(i, end - i));
     if (absl::Status s = AddPart(joined, /*gated=*/false, *weight); !s.ok()) return s;
     i = end;
   }
@@ -194,7 +124,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackGated(const Qua
   }
   auto weight = std::make_unique<Weight>(2 * gate.n, gate.k, true, next_id_++);
   if (gate.n == 0) return weight;
-  if (absl::Status s = AddPart(Join(features), /*gated=*/true, *weight); !s.ok()) return s;
+  if (absl::Status s = AddPart(JoinParts(features), /*gated=*/true, *weight); !s.ok()) return s;
   return weight;
 }
 
@@ -207,12 +137,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackUnquantized(
   }
   int64_t n = 0;
   for (const QuantizedWeight& part : parts) n += part.n;
-  std::vector<BFloat16> rows(static_cast<size_t>(n * parts[0].k));
-  BFloat16* out = rows.data();
-  for (const QuantizedWeight& part : parts) {
-    RoundRows(part, out);
-    out += part.n * part.k;
-  }
+  const std::vector<BFloat16> rows = RoundParts(parts);
   auto weight = std::make_unique<Weight>(n, parts[0].k, false, next_id_++);
   weight->bf16 = ToDevice(rows.data(), rows.size() * sizeof(BFloat16));
   return weight;
@@ -248,7 +173,16 @@ void CudaLinear::UnquantizedGroupedGemm(const Activations& x,
   if (row_offsets.empty()) {
     return UnquantizedGemm(x, static_cast<const Weight&>(*weights[0]), y);
   }
-  // The baseline's experts go one after the other, and the host must know their rows.
+  // The baseline: few rows in one launch; with more of them the experts go one after the other, and
+  // the host must know their rows.
+  if (x.tokens() <= kMaxBf16GroupedRows && x.values.cols() % 8 == 0) {
+    return Bf16Grouped(
+        {.x = Round(x),
+         .weights = static_cast<const uint16_t* const*>(GroupOf(weights).tables.data()),
+         .row_offsets = row_offsets,
+         .y = y},
+        context_.stream());
+  }
   std::vector<int32_t> offsets(weights.size() + 1);
   staging_.Download(row_offsets.raw(), offsets.data(), offsets.size() * sizeof(int32_t));
   for (size_t e = 0; e < weights.size(); ++e) {
@@ -301,7 +235,8 @@ const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const
   for (const Group& group : known) {
     if (std::ranges::equal(weights, group.ids, {}, id)) return group;
   }
-  return known.emplace_back(MakeGroup(weights));
+  return known.emplace_back(weights[0]->quantized() ? MakeGroup(weights)
+                                                    : MakeUnquantizedGroup(weights));
 }
 
 // Experts need not be cut alike: each launch takes those that have its part and passes over others.
@@ -377,11 +312,27 @@ void CudaLinear::LaunchGroup(const Group& group, bool gated, const Activations& 
   }
 }
 
-void CudaLinear::UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y) {
+CudaLinear::Group CudaLinear::MakeUnquantizedGroup(std::span<const PackedWeight* const> weights) {
+  Group group;
+  std::vector<const void*> table;
+  for (const PackedWeight* w : weights) {
+    group.ids.push_back(static_cast<const Weight*>(w)->id());
+    table.push_back(static_cast<const Weight*>(w)->bf16.data());
+  }
+  group.tables = ToDevice(table.data(), table.size() * sizeof(void*));
+  return group;
+}
+
+Tensor CudaLinear::Round(const Activations& x) {
   const size_t bytes = static_cast<size_t>(x.values.num_elements()) * sizeof(BFloat16);
-  const Tensor rounded(rounded_.Reserve(bytes), DType::kBF16, {x.tokens(), w.k()}, Device::kCuda);
+  const Tensor rounded(rounded_.Reserve(bytes), DType::kBF16, {x.tokens(), x.values.cols()},
+                       Device::kCuda);
   RoundToBf16({.x = x.values, .out = rounded}, context_.stream());
-  cublaslt_->Multiply(rounded, Tensor(w.bf16.data(), DType::kBF16, {w.n(), w.k()}, Device::kCuda),
+  return rounded;
+}
+
+void CudaLinear::UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y) {
+  cublaslt_->Multiply(Round(x), Tensor(w.bf16.data(), DType::kBF16, {w.n(), w.k()}, Device::kCuda),
                       y);
 }
 

@@ -55,9 +55,9 @@ class CudaLinear {
   // What the kernels must know of a list of experts, made when the list is first seen and kept:
   // recorded graphs read it.
   struct Group {
-    std::vector<uint64_t> ids;  // of the weights
-    std::vector<GroupLaunch> launches;
-    Buffer tables;
+    std::vector<uint64_t> ids;          // of the weights
+    std::vector<GroupLaunch> launches;  // of quantised weights
+    Buffer tables;                      // of others: where each is
   };
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackQuantized(
@@ -69,6 +69,7 @@ class CudaLinear {
 
   const Group& GroupOf(std::span<const PackedWeight* const> weights);
   Group MakeGroup(std::span<const PackedWeight* const> weights);
+  Group MakeUnquantizedGroup(std::span<const PackedWeight* const> weights);
   // The launches of a list of experts that are, or are not, gated.
   //   output  what those write; kSiluMul only of the gated
   void LaunchGroup(const Group& group, bool gated, const Activations& x, const Tensor& row_offsets,
@@ -76,6 +77,7 @@ class CudaLinear {
   GemmProblem ProblemOf(const GroupLaunch& launch, const Group& group, const Activations& x) const;
   void UnquantizedGroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                               const Tensor& row_offsets, const Tensor& y);
+  Tensor Round(const Activations& x);  // to bfloat16, in rounded_
   void UnquantizedGemm(const Activations& x, const Weight& w, const Tensor& y);
 
   const CudaContext& context_;

@@ -66,6 +66,36 @@ TEST_F(CudaGraphTest, ReplaysGiveWhatTheOpsGive) {
   EXPECT_EQ(calls, 6 + 2);  // once as it is, once to record it
 }
 
+// Experts that are not quantised: a replay has other numbers of rows than what was recorded.
+TEST_F(CudaGraphTest, RowCountsOfTheBaselineStayOnTheDevice) {
+  const WeightFormat none = {.scheme = Scheme::kNone};
+  const std::vector<QuantizedWeight> parts[2] = {{RandomWeight(none, kFeatures, kCols, 1)},
+                                                 {RandomWeight(none, kFeatures, kCols, 2)}};
+  const auto first = gpu_->Prepack(parts[0]);
+  const auto second = gpu_->Prepack(parts[1]);
+  ASSERT_TRUE(first.ok() && second.ok()) << first.status() << second.status();
+  const std::vector<const PackedWeight*> experts = {first->get(), second->get()};
+  const Tensor x = Take(DType::kF32, kRows, kCols);
+  const Tensor offsets = Take(DType::kI32, 1, 3).Reshape({3});
+  const Tensor y = Take(DType::kF32, kRows, kFeatures);
+  gpu_->CopyToDevice(RandomTensor(DType::kF32, {kRows, kCols}, 3).view.raw(), x);
+  const auto work = [&] { gpu_->GroupedGemm({.values = x}, experts, offsets, y); };
+  const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);
+  const OwnedTensor expected = OwnedTensor::Host(DType::kF32, {kRows, kFeatures});
+  const OwnedTensor actual = OwnedTensor::Host(DType::kF32, {kRows, kFeatures});
+  for (int32_t step = 0; step < 6; ++step) {
+    const std::vector<int32_t> counted = {0, step % 4, kRows};
+    gpu_->CopyToDevice(counted.data(), offsets);
+    work();
+    gpu_->CopyToHost(y, expected.view.raw());
+    gpu_->Zero(y);
+    graph->Run(work, Alone);
+    gpu_->CopyToHost(y, actual.view.raw());
+    EXPECT_TRUE(BitwiseEqual(actual.view, expected.view)) << "step " << step;
+  }
+  EXPECT_TRUE(graph->recorded());
+}
+
 TEST_F(CudaGraphTest, WorkThatAnotherRankCannotRecordIsNotRecorded) {
   const Tensor x = Take(DType::kF32, kRows, kCols);
   const std::unique_ptr<CudaGraph> graph = MakeCudaGraph(*gpu_);
