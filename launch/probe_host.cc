@@ -20,11 +20,6 @@
 namespace intermix {
 namespace {
 
-std::string HostName() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
-}
-
 // The CPUs that process `pid` may run on (0: this one); empty where the kernel does not say.
 std::vector<int> CpusOf(pid_t pid) {
   std::vector<int> cpus;
@@ -94,6 +89,11 @@ int TakeBuildId(dl_phdr_info* program, size_t, void* out) {
 }
 
 }  // namespace
+
+std::string HostName() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
 
 void ProbeHost(RankFacts& facts) {
   facts.host = HostName();

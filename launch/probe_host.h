@@ -11,6 +11,8 @@ namespace intermix {
 // numa_nodes, shm_free_bytes.
 void ProbeHost(RankFacts& facts);
 
+std::string HostName();  // "unknown" where it has none
+
 // What the linker called this program: hexadecimal digits; empty where it did not.
 std::string BuildId();
 

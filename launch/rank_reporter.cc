@@ -2,19 +2,13 @@
 
 #include <unistd.h>
 
-#include <array>
 #include <fstream>
 
+#include "launch/probe_host.h"
 #include "runtime/rpc/proto_convert.h"
 
 namespace intermix {
 namespace {
-
-std::string HostName() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-  return name.data();
-}
 
 // proc(5): the second number of statm is the resident set, in pages.
 uint64_t ResidentBytes() {
