@@ -4,13 +4,20 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "comm/agreement.h"
+#include "comm/mpi_communicator.h"
 #include "comm/parallel_layout.h"
+#include "comm/self_communicator.h"
 #include "comm/sharding.h"
 #include "kernels/core/thread_pool.h"
+#include "runtime/bench/checkpoint_bench.h"
+#include "runtime/bench/engine_bench.h"
 #include "runtime/bench/kernel_bench.h"
 #include "runtime/bench/limits.h"
 #include "runtime/bench/model_bench.h"
@@ -38,15 +45,23 @@ TurnOptions TurnsOf(const BenchOptions& options) {
   return turns;
 }
 
-// Opens the device and measures on it.
+// Opens the devices of `world` and measures on them.
 template <typename F>
-BenchTables OnDevice(const BenchOptions& options, const F& measure) {
-  absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options.rank, 0);
-  if (!backend.ok()) return backend.status();
+BenchTables OnDevice(const BenchOptions& options, Communicator& world, const F& measure) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options.rank, world.rank());
+  if (absl::Status s = AgreeOnStatus(world, backend.status()); !s.ok()) return s;
   absl::StatusOr<std::vector<Limit>> limits = LimitsOf(options.rank);
-  if (!limits.ok()) return limits.status();
+  if (!limits.ok()) return limits.status();  // the same on every rank
+  TurnOptions turns = TurnsOf(options);
+  if (world.size() > 1) {
+    turns.largest = [&world](double value) {
+      auto largest = static_cast<float>(value);
+      world.AllReduceMax(&largest, 1);
+      return static_cast<double>(largest);
+    };
+  }
   TurnTimer timer(
-      *std::move(limits), [&] { (*backend)->Synchronize(); }, TurnsOf(options));
+      *std::move(limits), [&] { (*backend)->Synchronize(); }, std::move(turns));
   BenchTables tables = measure(**backend, timer);
   if (!tables.ok()) return tables;
   Say("limits");
@@ -89,7 +104,8 @@ BenchTables BenchKernelsCommand(const BenchOptions& options) {
                                                      .tokens = options.tokens,
                                                      .contexts = options.contexts,
                                                      .kv_dtype = options.rank.kv_dtype});
-  return OnDevice(options, [&](Backend& backend, TurnTimer& timer) {
+  const std::unique_ptr<Communicator> alone = MakeSelfCommunicator();
+  return OnDevice(options, *alone, [&](Backend& backend, TurnTimer& timer) {
     return BenchTables(BenchKernels(cases, options.filter, backend, timer,
                                     [](size_t done, size_t total, const std::string& what) {
                                       Say(absl::StrCat(done + 1, "/", total, " ", what));
@@ -102,8 +118,12 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
   if (!config.ok()) return config.status();
   const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
   if (!quant.ok()) return quant.status();
-  return OnDevice(options, [&](Backend& backend, TurnTimer& timer) -> BenchTables {
-    if (absl::Status s = CheckMemory(options, *config, *quant, backend); !s.ok()) return s;
+  MpiSession session;
+  const std::unique_ptr<Communicator> world = session.World();
+  const bool first = world->rank() == 0;
+  const auto measure = [&](Backend& backend, TurnTimer& timer) -> BenchTables {
+    const absl::Status memory = CheckMemory(options, *config, *quant, backend);
+    if (absl::Status s = AgreeOnStatus(*world, memory); !s.ok()) return s;
     return BenchModel({.config = *config,
                        .quant = *quant,
                        .prompt = options.prompt,
@@ -111,9 +131,44 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
                        .batches = options.batches,
                        .context = options.context,
                        .kv_dtype = options.rank.kv_dtype,
-                       .progress = &Say},
-                      backend, timer);
-  });
+                       .progress = first ? BenchProgress(&Say) : BenchProgress()},
+                      backend, world->Split(0, world->rank()), timer);
+  };
+  BenchTables tables = OnDevice(options, *world, measure);
+  if (tables.ok() && !first) tables->clear();
+  return tables;
+}
+
+BenchTables BenchEngineCommand(const BenchOptions& options) {
+  const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
+  if (!quant.ok()) return quant.status();
+  MpiSession session;
+  std::unique_ptr<Communicator> world = session.World();
+  EngineBenchOptions bench{.rank = options.rank,
+                           .generate = options.generate,
+                           .batches = options.batches,
+                           .turns = options.turns,
+                           .progress = world->rank() == 0 ? BenchProgress(&Say) : BenchProgress()};
+  bench.rank.quant = *quant;
+  return BenchEngine(bench, std::move(world));
+}
+
+BenchTables BenchCheckpointCommand(const BenchOptions& options) {
+  const absl::StatusOr<ModelConfig> config = BenchModelConfig(options.config, options.layers);
+  if (!config.ok()) return config.status();
+  const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
+  if (!quant.ok()) return quant.status();
+  absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options.rank, 0);
+  if (!backend.ok()) return backend.status();
+  std::error_code error;
+  const std::string temporary = std::filesystem::temp_directory_path(error).string();
+  return BenchCheckpoint({.config = *config,
+                          .quant = *quant,
+                          .scratch = options.scratch.empty() ? temporary : options.scratch,
+                          .threads = {.num_threads = options.rank.num_threads},
+                          .turns = options.turns,
+                          .progress = &Say},
+                         **backend);
 }
 
 }  // namespace intermix

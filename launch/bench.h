@@ -1,4 +1,5 @@
-// What `intermix bench` measures, by its options. One thread, one rank.
+// What `intermix bench` measures, by its options. One thread on each rank; `model` and `engine`
+// also under mpirun, where rank 0 has the tables and the others have none.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +28,7 @@ struct BenchOptions {
   std::vector<int64_t> tokens = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096};
   std::vector<int64_t> contexts = {128, 1024, 8192, 32768};
   std::string filter;
+  std::string scratch;  // empty: the system's folder for temporary files
 };
 
 using BenchTables = absl::StatusOr<std::vector<Table>>;
@@ -35,5 +37,7 @@ using BenchTables = absl::StatusOr<std::vector<Table>>;
 BenchTables BenchPeakCommand(const BenchOptions& options);
 BenchTables BenchKernelsCommand(const BenchOptions& options);
 BenchTables BenchModelCommand(const BenchOptions& options);
+BenchTables BenchEngineCommand(const BenchOptions& options);
+BenchTables BenchCheckpointCommand(const BenchOptions& options);
 
 }  // namespace intermix

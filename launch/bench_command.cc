@@ -1,4 +1,5 @@
-// `intermix bench peak | kernels | model`: how fast this device is, and how far from its limits.
+// `intermix bench peak | kernels | model | engine | checkpoint`: how fast this device is, and how
+// far from its limits.
 #include <unistd.h>
 
 #include <cstdio>
@@ -65,8 +66,9 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   kernels->add_option("--tokens", options->tokens, "Rows, e.g. 1,64,512")->delimiter(',');
   kernels->add_option("--contexts", options->contexts, "Of attention")->delimiter(',');
   kernels->add_option("--filter", options->filter, "Only ops whose name and shape contain this");
-  CLI::App* model = AddMeasure(*bench, "model", "Whole steps, with random weights",
-                               &BenchModelCommand, options, exit_code);
+  CLI::App* model =
+      AddMeasure(*bench, "model", "Whole steps, with random weights; also under mpirun",
+                 &BenchModelCommand, options, exit_code);
   model->add_option("--config", options->config, config)->capture_default_str();
   model->add_option("--layers", options->layers, "0: all")->check(CLI::NonNegativeNumber);
   model->add_option("-p,--prompt", options->prompt, "Tokens of the prompt; 0: none")
@@ -81,10 +83,28 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   model->add_option("--context", options->context, "Tokens before those that are generated")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  for (CLI::App* command : {kernels, model}) AddKvDTypeOption(*command, options->rank.kv_dtype);
+  CLI::App* engine =
+      AddMeasure(*bench, "engine", "What a step takes outside the kernels; also under mpirun",
+                 &BenchEngineCommand, options, exit_code);
+  engine->add_option("--model", options->rank.model_directory, "Quantised, or Hugging Face")
+      ->required();
+  engine->add_option("-n,--generate", options->generate, "Tokens of each sequence")
+      ->check(CLI::PositiveNumber);
+  engine->add_option("-b,--batch", options->batches, "Sequences that generate together")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  CLI::App* checkpoint =
+      AddMeasure(*bench, "checkpoint", "Quantising and loading model files, with random weights",
+                 &BenchCheckpointCommand, options, exit_code);
+  checkpoint->add_option("--config", options->config, config)->capture_default_str();
+  checkpoint->add_option("--layers", options->layers, "0: all")->check(CLI::NonNegativeNumber);
+  checkpoint->add_option("--scratch", options->scratch, "Where the files are made, and removed")
+      ->check(CLI::ExistingDirectory);
+  for (CLI::App* command : {model, engine, checkpoint}) AddQuantOptions(*command, options->quant);
+  for (CLI::App* command : {kernels, model, engine})
+    AddKvDTypeOption(*command, options->rank.kv_dtype);
   AddClock(*kernels, *options);
   AddClock(*model, *options);
-  AddQuantOptions(*model, options->quant);
 }
 
 }  // namespace intermix

@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/parallel_groups.h"
-#include "comm/self_communicator.h"
 #include "comm/watchdog.h"
 #include "runtime/bench/profiled_backend.h"
 #include "runtime/bench/random_checkpoint.h"
@@ -36,14 +35,18 @@ class ModelBench {
   ModelBench(const ModelBenchOptions& options, Backend& backend, TurnTimer& timer)
       : options_(options), timer_(timer), profiled_(backend, timer.clock()), backend_(backend) {}
 
-  absl::Status Load() {
-    std::unique_ptr<Communicator> control = MakeSelfCommunicator();
-    absl::StatusOr<std::unique_ptr<Communicator>> devices =
-        ConnectDevices(backend_, watchdog_, *control);
-    if (!devices.ok()) return devices.status();
-    groups_ = MakeParallelGroups(*ParallelLayout::Make(1, 1, 1, 0), std::move(control),
-                                 *std::move(devices));
+  absl::Status Load(std::unique_ptr<Communicator> world) {
     const ModelConfig& config = options_.config;
+    const absl::StatusOr<ParallelLayout> layout =
+        ParallelLayout::Make(world->size(), 0, 0, static_cast<int>(config.num_local_experts));
+    if (!layout.ok()) return layout.status();
+    const absl::StatusOr<ShardPlan> plan =
+        MakeShardPlan(config.shard_dims(), *layout, world->rank());
+    if (!plan.ok()) return plan.status();
+    absl::StatusOr<std::unique_ptr<Communicator>> devices =
+        ConnectDevices(backend_, watchdog_, *world);
+    if (!devices.ok()) return devices.status();
+    groups_ = MakeParallelGroups(*layout, std::move(world), *std::move(devices));
     const RandomCheckpoint checkpoint(config, options_.quant);
     absl::StatusOr<std::unique_ptr<Transformer>> model = Transformer::Load(
         checkpoint, groups_, backend_, MaxPositions(), [this](int64_t done, int64_t total) {
@@ -56,7 +59,7 @@ class ModelBench {
                                     BlocksFor(options_.prompt));
     cache_ = std::make_unique<KvCache>(KvCacheShape{.num_layers = config.num_hidden_layers,
                                                     .num_blocks = blocks,
-                                                    .num_kv_heads = config.num_key_value_heads,
+                                                    .num_kv_heads = plan->kv_heads.size(),
                                                     .block_size = kBlockSize,
                                                     .head_dim = config.head_dim,
                                                     .dtype = options_.kv_dtype},
@@ -212,10 +215,11 @@ absl::Status Check(const ModelBenchOptions& options) {
 }  // namespace
 
 absl::StatusOr<std::vector<Table>> BenchModel(const ModelBenchOptions& options, Backend& backend,
+                                              std::unique_ptr<Communicator> world,
                                               TurnTimer& timer) {
   if (absl::Status s = Check(options); !s.ok()) return s;
   ModelBench bench(options, backend, timer);
-  if (absl::Status s = bench.Load(); !s.ok()) return s;
+  if (absl::Status s = bench.Load(std::move(world)); !s.ok()) return s;
   return bench.Run();
 }
 

@@ -1,12 +1,14 @@
-// How fast a whole model steps: weights of the true dimensions and random values, one rank, no
-// scheduler and no sampling. One thread.
+// How fast a whole model steps: weights of the true dimensions and random values, no scheduler and
+// no sampling. One thread on each rank.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "comm/communicator.h"
 #include "kernels/backend.h"
 #include "kernels/quant/integer_scale.h"
 #include "runtime/bench/table.h"
@@ -30,9 +32,11 @@ struct ModelBenchOptions {
 };
 
 // Two tables: "model", one row for the prompt and one for each batch; "ops", the time of each by
-// op. `timer` holds the limits of `backend`.
-//   INVALID_ARGUMENT: the options exceed the model's context.
+// op. Tokens are those of all ranks; work, limits and ops are this rank's. `timer` holds the limits
+// of `backend`. Collective over `world`.
+//   INVALID_ARGUMENT: the options exceed the model's context, or its ranks do not divide it.
 absl::StatusOr<std::vector<Table>> BenchModel(const ModelBenchOptions& options, Backend& backend,
+                                              std::unique_ptr<Communicator> world,
                                               TurnTimer& timer);
 
 }  // namespace intermix

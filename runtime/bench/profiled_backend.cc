@@ -1,5 +1,6 @@
 #include "runtime/bench/profiled_backend.h"
 
+#include <string_view>
 #include <vector>
 
 namespace intermix {
@@ -24,8 +25,11 @@ OpProfile& ProfiledBackend::Time(const char* name, const std::function<void()>& 
   const double start = clock_();
   op();
   inner_.Synchronize();
-  OpProfile& profile = ops_[name];
-  profile.seconds += clock_() - start;
+  const double seconds = clock_() - start;
+  auto at = ops_.find(std::string_view(name));
+  if (at == ops_.end()) at = ops_.emplace(name, OpProfile()).first;
+  OpProfile& profile = at->second;
+  profile.seconds += seconds;
   ++profile.calls;
   return profile;
 }

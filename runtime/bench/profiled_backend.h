@@ -27,7 +27,8 @@ class ProfiledBackend final : public Backend {
   ProfiledBackend(Backend& inner, std::function<double()> clock)
       : inner_(inner), clock_(std::move(clock)) {}
 
-  const std::map<std::string, OpProfile>& ops() const { return ops_; }
+  using Ops = std::map<std::string, OpProfile, std::less<>>;
+  const Ops& ops() const { return ops_; }
   void Clear() { ops_.clear(); }
   Work total_work() const;
 
@@ -76,7 +77,7 @@ class ProfiledBackend final : public Backend {
 
   Backend& inner_;
   const std::function<double()> clock_;
-  std::map<std::string, OpProfile> ops_;
+  Ops ops_;
 };
 
 }  // namespace intermix

@@ -37,6 +37,7 @@ TurnTimer::TurnTimer(std::vector<Limit> limits, std::function<void()> finish, Tu
     : limits_(std::move(limits)), finish_(std::move(finish)), options_(std::move(options)) {}
 
 double TurnTimer::Seconds(const std::function<void()>& run, int64_t repeats) const {
+  Largest(0.0);
   const double start = options_.clock();
   for (int64_t i = 0; i < repeats; ++i) run();
   if (finish_) finish_();
@@ -47,7 +48,7 @@ int64_t TurnTimer::RepeatsFor(const std::function<void()>& run) const {
   Seconds(run, 1);  // the first run touches memory for the first time
   constexpr int64_t kMostRepeats = 1 << 20;
   for (int64_t repeats = 1;;) {
-    const double seconds = Seconds(run, repeats) * static_cast<double>(repeats);
+    const double seconds = Largest(Seconds(run, repeats)) * static_cast<double>(repeats);
     if (seconds >= 0.5 * options_.min_seconds || repeats >= kMostRepeats) {
       const double wanted = options_.min_seconds / std::max(seconds, 1e-9);
       return std::clamp<int64_t>(
@@ -58,6 +59,7 @@ int64_t TurnTimer::RepeatsFor(const std::function<void()>& run) const {
 }
 
 double TurnTimer::Rate(const Limit& limit) const {
+  Largest(0.0);
   const double start = options_.clock();
   double amount = 0.0;
   double seconds = 0.0;
@@ -71,13 +73,15 @@ double TurnTimer::Rate(const Limit& limit) const {
 
 Measurement TurnTimer::Measure(const Work& work, const std::function<void()>& run) {
   const int64_t repeats = RepeatsFor(run);
+  std::vector<const Limit*> limits;  // of any rank's work
+  for (const Limit& limit : limits_) {
+    if (Largest(work.Of(limit.resource)) > 0.0) limits.push_back(&limit);
+  }
   std::vector<double> seconds;
   std::array<std::vector<double>, kNumResources> fractions;
   for (int turn = 0; turn < options_.turns; ++turn) {
     std::array<double, kNumResources> rates{};
-    for (const Limit& limit : limits_) {
-      if (work.Of(limit.resource) > 0.0) rates[static_cast<size_t>(limit.resource)] = Rate(limit);
-    }
+    for (const Limit* limit : limits) rates[static_cast<size_t>(limit->resource)] = Rate(*limit);
     seconds.push_back(Seconds(run, repeats));
     for (size_t r = 0; r < rates.size(); ++r) {
       if (rates[r] == 0.0) continue;

@@ -1,6 +1,7 @@
 // TurnTimer: times work and the device's limits in turns, limit, work, limit, work, and compares
 // each turn of work with the turns of limits just before it: a machine that others use, or that
-// changes its clock, slows both. Medians of the turns. One thread.
+// changes its clock, slows both. Medians of the turns. One thread; ranks that step together measure
+// together.
 #pragma once
 
 #include <array>
@@ -23,6 +24,9 @@ struct TurnOptions {
   int turns = 5;
   double min_seconds = 0.02;  // of a turn: short work is repeated
   std::function<double()> clock = &SteadySeconds;
+  // Where several ranks measure together: a collective that returns the largest of their values,
+  // so that all start at once and repeat as often. Empty: alone.
+  std::function<double(double)> largest;
 };
 
 struct Measurement {
@@ -51,6 +55,7 @@ class TurnTimer {
   const std::function<double()>& clock() const { return options_.clock; }
 
  private:
+  double Largest(double value) const { return options_.largest ? options_.largest(value) : value; }
   double Rate(const Limit& limit) const;
   // Seconds of one of `repeats` runs.
   double Seconds(const std::function<void()>& run, int64_t repeats) const;

@@ -110,6 +110,7 @@ absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& worl
   absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options, world.rank());
   if (!backend.ok()) return backend.status();
   opened.backend = *std::move(backend);
+  if (options.observe) opened.backend = options.observe(std::move(opened.backend));
 
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
       OpenCheckpoint(options.model_directory, options.quant);

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "comm/parallel_layout.h"
+#include "kernels/backend.h"
 #include "kernels/quant/integer_scale.h"
 #include "runtime/engine/model_runner.h"
 #include "runtime/model/model_config.h"
@@ -41,6 +42,8 @@ struct RankOptions {
   // See ParallelGroups (tests, measurements).
   std::optional<int64_t> overlap_tokens;
   bool cuda_graphs = true;  // launch the kernels of a decode step at once
+  // What stands between the model and its backend (measurements); empty: nothing.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> observe;
   // Called on this rank after each layer is loaded, with bytes of its weights; may be empty.
   std::function<void(int64_t done, int64_t total)> load_progress;
 };

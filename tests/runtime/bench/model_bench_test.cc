@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "comm/self_communicator.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_backend.h"
@@ -35,7 +36,7 @@ absl::StatusOr<std::vector<Table>> Bench(const ModelBenchOptions& options) {
   std::vector<Limit> limits = {{.resource = Resource::kInt8, .amount = 1.0, .run = [] {}}};
   TurnTimer timer(std::move(limits), nullptr,
                   {.turns = 1, .min_seconds = 0.0, .clock = [&] { return now += 1.0; }});
-  return BenchModel(options, *backend, timer);
+  return BenchModel(options, *backend, MakeSelfCommunicator(), timer);
 }
 
 double Number(const std::vector<Cell>& row, size_t column) { return std::get<double>(row[column]); }

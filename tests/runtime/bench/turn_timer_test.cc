@@ -1,10 +1,13 @@
 // Medians, repeats and fractions, with a clock that only moves when work says so.
 #include "runtime/bench/turn_timer.h"
 
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/testing/run_ranks.h"
 
 namespace intermix {
 namespace {
@@ -90,6 +93,34 @@ TEST_F(TurnTimerTest, ShortWorkIsRepeatedAndFinishedOnce) {
   // One run to warm up, 1, 8, 64 and 512 to learn how many make a turn, and the turn of 1000.
   EXPECT_NEAR(runs, 1 + 1 + 8 + 64 + 512 + 1000, 1);
   EXPECT_EQ(finished_, 6);
+}
+
+TEST(TurnTimerRanksTest, RanksRepeatTogetherWhateverTheirSpeed) {
+  std::vector<int> runs(2);
+  RunRanks(2, [&](std::unique_ptr<Communicator> world) {
+    double now = 0.0;
+    const int rank = world->rank();
+    TurnTimer timer({{.resource = Resource::kInt8, .amount = 1.0, .run = [&] { now += 1.0; }}},
+                    nullptr,
+                    {.turns = 2,
+                     .min_seconds = 1.0,
+                     .clock = [&] { return now; },
+                     .largest =
+                         [&](double value) {
+                           auto largest = static_cast<float>(value);
+                           world->AllReduceMax(&largest, 1);
+                           return static_cast<double>(largest);
+                         }});
+    // Work that steps both ranks, and of which one has no share: a rank that counts otherwise
+    // would wait for the other for ever.
+    timer.Measure({.int8_ops = rank == 0 ? 8.0 : 0.0}, [&] {
+      world->Barrier();
+      ++runs[static_cast<size_t>(rank)];
+      now += rank == 0 ? 0.01 : 0.001;
+    });
+  });
+  EXPECT_EQ(runs[0], runs[1]);
+  EXPECT_GT(runs[0], 200);
 }
 
 TEST_F(TurnTimerTest, LimitsAloneAreRates) {
