@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -34,6 +35,19 @@ Buffer Buffer::Host(size_t bytes) {
   if (huge) madvise(data, size, MADV_HUGEPAGE);  // only advice; small pages work as well
   std::memset(data, 0, size);
   return Buffer(data, bytes, Device::kCpu, [](void* p) { std::free(p); });
+}
+
+Buffer Buffer::HostUntouched(size_t bytes) {
+  if (bytes < 2 * kHugePage) return Host(bytes);
+  const size_t mapped = RoundUp(bytes, kHugePage) + kHugePage;
+  void* area = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHECK(area != MAP_FAILED) << "out of memory: " << mapped << " bytes";
+  char* data = static_cast<char*>(area) + (RoundUp(reinterpret_cast<uintptr_t>(area), kHugePage) -
+                                           reinterpret_cast<uintptr_t>(area));
+  // The last part of a page stays in small pages, so that it costs no more than it holds.
+  madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // only advice
+  return Buffer(data, bytes, Device::kCpu, [area, mapped](void*) { munmap(area, mapped); });
 }
 
 Tensor Buffer::View(DType dtype, std::initializer_list<int64_t> shape, size_t offset) const {

@@ -21,6 +21,9 @@ class Buffer {
 
   // Host memory, zeroed, aligned to 64 bytes (to 2 MiB with huge pages asked for when it is large).
   static Buffer Host(size_t bytes);
+  // Likewise, but where it is large nobody has touched it: its pages come to be, near the thread
+  // that does so, when they are first written.
+  static Buffer HostUntouched(size_t bytes);
 
   void* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }

@@ -66,15 +66,22 @@ Layout LayoutOf(const QuantPart& quant, bool integer) {
   return layout;
 }
 
+// Four out features' words of 4 bytes, so that several are packed at once.
+using Words [[gnu::vector_size(16)]] = uint32_t;
+
 // Four nibbles n0 .. n3 (n0 lowest) of `bits`, one to a byte.
-uint32_t SpreadNibbles(uint32_t bits) {
+template <typename T>
+T SpreadNibbles(T bits) {
   bits = (bits | bits << 8) & 0x00FF00FFu;
   return (bits | bits << 4) & 0x0F0F0F0Fu;
 }
 
-// 8 codes of 4 bits, in order, become the low and the high nibbles of 4 bytes, plus 8 each.
-uint32_t InterleaveNibbles(uint32_t codes) {
-  return (SpreadNibbles(codes & 0xFFFFu) | SpreadNibbles(codes >> 16) << 4) ^ 0x88888888u;
+// A word as it stands in a block. Of 4 bits: 8 codes, in order, become the low and the high nibbles
+// of 4 bytes, plus 8 each. T: uint32_t or Words.
+template <int kBits, typename T>
+T PackWord(T word) {
+  if constexpr (kBits == 8) return word ^ 0x80808080u;
+  return (SpreadNibbles(word & 0xFFFFu) | SpreadNibbles(word >> 16) << 4) ^ 0x88888888u;
 }
 
 // One group of one out feature, a word every 64 bytes.
@@ -82,52 +89,84 @@ uint32_t InterleaveNibbles(uint32_t codes) {
 //   out    that feature's first word in its block
 template <int kBits>
 void PackGroup(const uint8_t* codes, int64_t group_size, uint8_t* out) {
-  const auto packed = [](uint32_t word) {
-    return kBits == 4 ? InterleaveNibbles(word) : word ^ 0x80808080u;
-  };
   const int64_t bytes = group_size * kBits / 8;
-  int64_t i = 0;
-  uint32_t word = 0;
-  for (; i + 4 <= bytes; i += 4, out += 64) {
-    std::memcpy(&word, codes + i, 4);
-    word = packed(word);
+  for (int64_t i = 0; i < bytes; i += 4, out += 64) {
+    uint32_t word = 0;
+    std::memcpy(&word, codes + i, static_cast<size_t>(std::min<int64_t>(4, bytes - i)));
+    word = PackWord<kBits>(word);
     std::memcpy(out, &word, 4);
   }
-  if (i == bytes) return;
-  word = 0;
-  std::memcpy(&word, codes + i, static_cast<size_t>(bytes - i));
-  word = packed(word);
-  std::memcpy(out, &word, 4);
 }
 
-void PackBlock(const QuantizedWeight& weight, const QuantPart& quant, int64_t block,
-               uint8_t* codes) {
-  const int64_t group_bytes = quant.group_quads * (quant.bits == 4 ? 32 : 64);
+// Four words of each of four out features, transposed.
+//   codes   the first feature's words; the next one's are `stride` bytes on
+//   out     the first feature's first word in its block
+template <int kBits>
+[[gnu::always_inline]] inline void PackFour(const uint8_t* codes, int64_t stride, uint8_t* out) {
+  Words rows[4];
+  for (int r = 0; r < 4; ++r) {
+    std::memcpy(&rows[r], codes + r * stride, sizeof(Words));
+    rows[r] = PackWord<kBits>(rows[r]);
+  }
+  const Words a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+  const Words b = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+  const Words c = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+  const Words d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  const Words columns[4] = {
+      __builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+      __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) std::memcpy(out + 64 * i, &columns[i], sizeof(Words));
+}
+
+// A block of 16 out features whose groups need no padding, so that all of K is one run. A cache
+// line of each feature's codes at a time.
+template <int kBits>
+void PackWholeBlock(const uint8_t* codes, int64_t stride, int64_t row_bytes, uint8_t* out) {
+  constexpr int64_t kLine = 64;
+  for (int64_t line = 0; line < row_bytes; line += kLine) {
+    const int64_t end = std::min(line + kLine, row_bytes);
+    for (int row = 0; row < kBlockRows; row += 4) {
+      for (int64_t i = line; i < end; i += 16) {
+        PackFour<kBits>(codes + row * stride + i, stride, out + i * 16 + row * 4);
+      }
+    }
+  }
+}
+
+template <int kBits>
+void PackBlockCodes(const QuantizedWeight& weight, const QuantPart& quant, int64_t block,
+                    uint8_t* codes) {
   const int64_t begin = block * kBlockRows;
   const int64_t end = std::min<int64_t>(begin + kBlockRows, weight.n);
+  const auto* source = static_cast<const uint8_t*>(weight.codes.raw());
+  const int64_t stride = weight.codes.stride(0);
+  uint8_t* out = codes + block * quant.block_bytes();
+  const int64_t row_bytes = weight.k * kBits / 8;
+  const bool padded = weight.format.group_size != quant.group_quads * 4;
+  if (end - begin == kBlockRows && !padded && row_bytes % 16 == 0) {
+    PackWholeBlock<kBits>(source + begin * stride, stride, row_bytes, out);
+    return;
+  }
   // Group sizes are even, so a 4-bit group begins on a whole byte.
-  const int64_t source_bytes = weight.format.group_size * quant.bits / 8;
+  const int64_t source_bytes = weight.format.group_size * kBits / 8;
+  const int64_t group_bytes = quant.group_quads * (kBits == 4 ? 32 : 64);
   for (int64_t n = begin; n < end; ++n) {
-    const auto* source = static_cast<const uint8_t*>(weight.codes.Rows(n, n + 1).raw());
-    uint8_t* out = codes + block * quant.block_bytes() + (n - begin) * 4;
     for (int64_t j = 0; j < quant.num_groups; ++j) {
-      if (quant.bits == 4) {
-        PackGroup<4>(source + j * source_bytes, weight.format.group_size, out + j * group_bytes);
-      } else {
-        PackGroup<8>(source + j * source_bytes, weight.format.group_size, out + j * group_bytes);
-      }
+      PackGroup<kBits>(source + n * stride + j * source_bytes, weight.format.group_size,
+                       out + (n - begin) * 4 + j * group_bytes);
     }
   }
 }
 
 // scales [N, groups] to [blocks][groups][16]
 template <typename T>
-void PackScales(const QuantizedWeight& weight, int64_t num_groups, T* out) {
-  for (int64_t n = 0; n < weight.n; ++n) {
-    for (int64_t j = 0; j < num_groups; ++j) {
-      out[(n / kBlockRows * num_groups + j) * kBlockRows + n % kBlockRows] =
-          weight.group_scales.row<T>(n)[j];
-    }
+void PackBlockScales(const QuantizedWeight& weight, int64_t num_groups, int64_t block, T* out) {
+  const int64_t begin = block * kBlockRows;
+  const int64_t end = std::min<int64_t>(begin + kBlockRows, weight.n);
+  out += block * num_groups * kBlockRows;
+  for (int64_t n = begin; n < end; ++n) {
+    const T* scales = weight.group_scales.row<T>(n);
+    for (int64_t j = 0; j < num_groups; ++j) out[j * kBlockRows + n - begin] = scales[j];
   }
 }
 
@@ -145,23 +184,29 @@ CpuPackedWeight::Part PackQuantized(const QuantizedWeight& weight, int64_t begin
                 .folded = integer && weight.format.bits == 4 &&
                           weight.format.scale_width == ScaleWidth::kFolded};
   const Layout layout = LayoutOf(part.quant, integer);
-  part.memory = Buffer::Host(static_cast<size_t>(layout.bytes));
+  part.memory = Buffer::HostUntouched(static_cast<size_t>(layout.bytes));
   auto* base = static_cast<uint8_t*>(part.memory.data());
-  pool.ParallelFor(layout.blocks, 1, [&](int64_t first, int64_t last, int) {
-    for (int64_t block = first; block < last; ++block) PackBlock(weight, part.quant, block, base);
+  auto* scales = base + layout.scales_at;
+  pool.ParallelFor(layout.blocks, 1, [&](int64_t block, int64_t, int) {
+    if (part.quant.bits == 4) {
+      PackBlockCodes<4>(weight, part.quant, block, base);
+    } else {
+      PackBlockCodes<8>(weight, part.quant, block, base);
+    }
+    if (integer) {
+      PackBlockScales(weight, part.quant.num_groups, block, reinterpret_cast<int16_t*>(scales));
+    } else {
+      PackBlockScales(weight, part.quant.num_groups, block, reinterpret_cast<float*>(scales));
+    }
   });
   part.quant.codes = base;
   if (integer) {
-    auto* scales = reinterpret_cast<int16_t*>(base + layout.scales_at);
-    PackScales(weight, part.quant.num_groups, scales);
     auto* channels = reinterpret_cast<float*>(base + layout.channels_at);
     for (int64_t n = 0; n < weight.n; ++n) channels[n] = weight.channel_scales.data<float>()[n];
-    part.quant.int_scales = scales;
+    part.quant.int_scales = reinterpret_cast<const int16_t*>(scales);
     part.quant.channel_scales = channels;
   } else {
-    auto* scales = reinterpret_cast<float*>(base + layout.scales_at);
-    PackScales(weight, part.quant.num_groups, scales);
-    part.quant.float_scales = scales;
+    part.quant.float_scales = reinterpret_cast<const float*>(scales);
   }
   return part;
 }

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/dtype.h"
+#include "runtime/checkpoint/row_chunks.h"
 
 namespace intermix {
 namespace {
@@ -62,9 +63,17 @@ absl::StatusOr<OwnedTensor> CopyTensor(const TensorFiles& files, const CopyReque
     CopyElements(source->view, copy.view);
     return copy;
   }
-  OwnedTensor copy = OwnedTensor::Host(dtype, {rows.size(), cols.size()});
+  OwnedTensor copy;
+  copy.buffer =
+      Buffer::HostUntouched(static_cast<size_t>(rows.size() * cols.size()) * ByteSize(dtype));
+  copy.view = copy.buffer.View(dtype, {rows.size(), cols.size()});
   const Tensor columns = source->view.Cols(cols.begin, cols.end);
-  for (int64_t row = 0; row < rows.size(); ++row) CopyElements(columns.At(row), copy.view.At(row));
+  ForEachChunk(rows.size(), RowsPerChunk(cols.size()), [&](int64_t, Slice chunk) {
+    for (int64_t row = chunk.begin; row < chunk.end; ++row) {
+      CopyElements(columns.At(row), copy.view.At(row));
+    }
+  });
+  files.Release(name);
   return copy;
 }
 

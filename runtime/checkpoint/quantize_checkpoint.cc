@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <system_error>
 #include <utility>
@@ -47,6 +48,8 @@ class CheckpointQuantizer {
       if (s.ok()) Report(tensor);
       return s;
     });
+    const absl::Status last = WaitForWriting();
+    if (written.ok()) written = last;
     if (!written.ok()) return written;
     if (absl::Status s = (*writer)->Finish(); !s.ok()) return s;
     if (absl::Status s = WriteConfig(directory); !s.ok()) return s;
@@ -101,21 +104,35 @@ class CheckpointQuantizer {
         source_.LoadLinear(tensor.layer, n, tensor.shape[1], all);
     if (!weight.ok()) return weight.status();
     quantization_.scale_width[tensor.layer] = weight->format.scale_width;
-    for (const LinearTensor& part : LinearTensors(tensor.layer, weight->format, tensor.shape)) {
-      if (absl::Status s = writer.Write(part.name, *weight.*(part.member)); !s.ok()) return s;
-    }
+    if (absl::Status s = StartWriting(tensor, *weight, writer); !s.ok()) return s;
     const bool integer = weight->format.scheme == Scheme::kInteger;
     ++summary_.num_linear;
     summary_.num_folded += integer && weight->format.scale_width == ScaleWidth::kFolded;
     return options_.spec.scheme == Scheme::kNone ? absl::OkStatus() : AddError(tensor, *weight);
   }
 
+  // Writes the tensors of a layer while the next one is quantised.
+  absl::Status StartWriting(const ModelTensor& tensor, const QuantizedWeight& weight,
+                            SafetensorsWriter& writer) {
+    if (absl::Status s = WaitForWriting(); !s.ok()) return s;
+    std::vector<LinearTensor> parts = LinearTensors(tensor.layer, weight.format, tensor.shape);
+    writing_ = std::async(std::launch::async, [parts = std::move(parts), weight, &writer] {
+      for (const LinearTensor& part : parts) {
+        if (absl::Status s = writer.Write(part.name, weight.*(part.member)); !s.ok()) return s;
+      }
+      return absl::OkStatus();
+    });
+    return absl::OkStatus();
+  }
+
+  absl::Status WaitForWriting() { return writing_.valid() ? writing_.get() : absl::OkStatus(); }
+
   absl::Status AddError(const ModelTensor& tensor, const QuantizedWeight& weight) {
     absl::StatusOr<TensorRows> original =
         files_.Rows(SourceTensor(tensor), tensor.shape, {.begin = 0, .end = tensor.shape[0]},
                     {DType::kBF16, DType::kF32, DType::kF16});
     if (!original.ok()) return original.status();
-    const QuantizationError error = MeasureError(original->view, weight);
+    const WeightError error = MeasureError(original->view, weight);
     error_.squared_error += error.squared_error;
     error_.squared_norm += error.squared_norm;
     return absl::OkStatus();
@@ -170,7 +187,8 @@ class CheckpointQuantizer {
   QuantizationConfig quantization_;
   QuantizeProgress progress_;
   QuantizeSummary summary_;
-  QuantizationError error_;
+  WeightError error_;
+  std::future<absl::Status> writing_;  // of the last linear layer
 };
 
 }  // namespace

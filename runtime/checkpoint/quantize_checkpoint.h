@@ -1,4 +1,5 @@
-// Quantises a Hugging Face directory to disk, tensor by tensor: memory stays near one tensor.
+// Quantises a Hugging Face directory to disk, tensor by tensor: memory stays near two tensors, one
+// that is quantised and one that is written.
 // The rows that come out are those that serving the original directory would compute.
 #pragma once
 

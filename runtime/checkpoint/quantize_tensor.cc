@@ -1,52 +1,16 @@
 #include "runtime/checkpoint/quantize_tensor.h"
 
-#include <sched.h>
-
 #include <algorithm>
-#include <atomic>
-#include <functional>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/scale_candidates.h"
+#include "runtime/checkpoint/row_chunks.h"
 #include "runtime/checkpoint/weight_rows.h"
 
 namespace intermix {
 namespace {
-
-// Chunks depend on the tensor alone, never on the thread count: sums over them have one order.
-constexpr int64_t kChunkElements = int64_t{1} << 18;
-
-int64_t RowsPerChunk(int64_t k) {
-  return std::max<int64_t>(1, kChunkElements / std::max<int64_t>(k, 1));
-}
-
-int NumThreads() {
-  constexpr int kMaxThreads = 64;
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  const int allowed = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-  return std::clamp(allowed, 1, kMaxThreads);
-}
-
-// Runs body(chunk, rows) for every chunk of [0, n), on several threads.
-void ForEachChunk(int64_t n, int64_t rows_per_chunk,
-                  const std::function<void(int64_t chunk, Slice rows)>& body) {
-  const int64_t num_chunks = (n + rows_per_chunk - 1) / rows_per_chunk;
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t chunk = next++; chunk < num_chunks; chunk = next++) {
-      body(chunk,
-           {.begin = chunk * rows_per_chunk, .end = std::min(n, (chunk + 1) * rows_per_chunk)});
-    }
-  };
-  std::vector<std::thread> helpers;
-  for (int i = 1; i < std::min<int64_t>(NumThreads(), num_chunks); ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
-}
 
 // Quantises under a spec whose choices are made per row, chunk by chunk.
 absl::StatusOr<QuantizedWeight> QuantizeChunks(const Tensor& weight, const QuantSpec& spec,
@@ -100,30 +64,6 @@ bool HasOneAmplifier(const QuantSpec& spec) {
   return spec.scheme == Scheme::kInteger && spec.amplifier.kind == Amplifier::Kind::kHeuristic;
 }
 
-template <typename ToFloat>
-double SumOfSquares(int64_t count, const ToFloat& value) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const double v = value(i);
-    sum += v * v;
-  }
-  return sum;
-}
-
-// Of a contiguous float tensor.
-double SquaredNorm(const Tensor& weight) {
-  const int64_t count = weight.num_elements();
-  if (weight.dtype() == DType::kF32) {
-    return SumOfSquares(count, [data = weight.data<float>()](int64_t i) { return data[i]; });
-  }
-  const auto* bits = static_cast<const uint16_t*>(weight.raw());
-  if (weight.dtype() == DType::kF16) {
-    return SumOfSquares(count, [bits](int64_t i) { return HalfToFloat(bits[i]); });
-  }
-  return SumOfSquares(
-      count, [bits](int64_t i) { return static_cast<float>(BFloat16::FromBits(bits[i])); });
-}
-
 // Weights that stay as they are stay where they are: the result is a view of the mapped file.
 absl::StatusOr<QuantizedWeight> QuantizeMapped(const TensorRows& source, const QuantSpec& spec,
                                                const std::string& name) {
@@ -171,17 +111,16 @@ absl::StatusOr<QuantizedWeight> QuantizeRows(const TensorFiles& files,
   return StackRows({wanted}, rows.size());
 }
 
-QuantizationError MeasureError(const Tensor& weight, const QuantizedWeight& quantized) {
+WeightError MeasureError(const Tensor& weight, const QuantizedWeight& quantized) {
   const int64_t rows_per_chunk = RowsPerChunk(weight.cols());
-  std::vector<QuantizationError> parts(
+  std::vector<WeightError> parts(
       static_cast<size_t>((weight.rows() + rows_per_chunk - 1) / rows_per_chunk));
   ForEachChunk(weight.rows(), rows_per_chunk, [&](int64_t chunk, Slice rows) {
-    const Tensor part = weight.Rows(rows.begin, rows.end);
-    parts[chunk] = {.squared_error = SquaredError(part, quantized.RowSlice(rows.begin, rows.end)),
-                    .squared_norm = SquaredNorm(part)};
+    parts[chunk] =
+        ErrorOf(weight.Rows(rows.begin, rows.end), quantized.RowSlice(rows.begin, rows.end));
   });
-  QuantizationError sum;
-  for (const QuantizationError& part : parts) {
+  WeightError sum;
+  for (const WeightError& part : parts) {
     sum.squared_error += part.squared_error;
     sum.squared_norm += part.squared_norm;
   }

@@ -9,6 +9,7 @@
 #include "comm/sharding.h"
 #include "kernels/quant/integer_scale.h"
 #include "kernels/quant/weight.h"
+#include "kernels/quant/weight_error.h"
 #include "runtime/checkpoint/tensor_files.h"
 
 namespace intermix {
@@ -32,11 +33,7 @@ struct QuantizeRequest {
 absl::StatusOr<QuantizedWeight> QuantizeRows(const TensorFiles& files,
                                              const QuantizeRequest& request, const QuantSpec& spec);
 
-// What quantising cost, in double: sum of (w - dequantised)^2, and sum of w^2.
-struct QuantizationError {
-  double squared_error = 0;
-  double squared_norm = 0;
-};
-QuantizationError MeasureError(const Tensor& weight, const QuantizedWeight& quantized);
+// ErrorOf on several threads.
+WeightError MeasureError(const Tensor& weight, const QuantizedWeight& quantized);
 
 }  // namespace intermix

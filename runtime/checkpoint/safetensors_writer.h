@@ -1,7 +1,8 @@
 // Writes a safetensors file whose tensors are known by name, dtype and shape beforehand, in any
 // order and one at a time, so that memory holds one. The bytes go to a file beside `path`, which
 // takes its name only when it is complete and on the disk: there is never half a file under that
-// name. Tensors stand aligned: 4-byte dtypes first, then 2-byte, then 1-byte. Not thread-safe.
+// name. Tensors stand aligned: 4-byte dtypes first, then 2-byte, then 1-byte. Threads may
+// write different tensors at once.
 #pragma once
 
 #include <cstdint>

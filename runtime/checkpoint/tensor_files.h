@@ -52,6 +52,9 @@ class TensorFiles {
   // Gives back the memory that reading tensor `name` took; reading it again is legal.
   void Release(const std::string& name) const;
 
+  // Whoever drops the last copy does what Release does; it may outlive this.
+  std::shared_ptr<const void> ReleasedAtLast(const std::string& name) const;
+
  private:
   struct Location {
     const SafetensorsFile* file;

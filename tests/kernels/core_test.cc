@@ -1,5 +1,7 @@
 // kernels/core: dtypes, tensor views, buffers, the workspace, and the shared float operations.
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "gtest/gtest.h"
@@ -95,6 +97,18 @@ TEST(LaneMathTest, RoundToIntTiesToEven) {
   EXPECT_EQ(RoundToInt(1.5f), 2);
   EXPECT_EQ(RoundToInt(-2.5f), -2);
   EXPECT_EQ(RoundToInt(126.7f), 127);
+}
+
+TEST(BufferTest, UntouchedMemoryIsZeroAlignedAndWritable) {
+  for (const size_t bytes : {size_t{1}, size_t{4096}, (size_t{8} << 20) + 12345}) {
+    const Buffer buffer = Buffer::HostUntouched(bytes);
+    EXPECT_EQ(buffer.bytes(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    auto* data = static_cast<uint8_t*>(buffer.data());
+    EXPECT_TRUE(std::all_of(data, data + bytes, [](uint8_t byte) { return byte == 0; })) << bytes;
+    std::fill(data, data + bytes, uint8_t{7});
+    EXPECT_EQ(data[bytes - 1], 7);
+  }
 }
 
 }  // namespace

@@ -201,7 +201,7 @@ TEST(HfCheckpoint, QuantisesLikeTheKernelLibrary) {
     const auto direct = Quantize(weight.view, spec, "w");
     ASSERT_TRUE(chunked.ok() && direct.ok());
     EXPECT_TRUE(SameWeight(*chunked, *direct));
-    const QuantizationError error = MeasureError(weight.view, *chunked);
+    const WeightError error = MeasureError(weight.view, *chunked);
     EXPECT_NEAR(error.squared_error, SquaredError(weight.view, *direct),
                 1e-9 * error.squared_error);
     EXPECT_GT(error.squared_norm, error.squared_error);

@@ -1,6 +1,9 @@
 // The overflow certificate: at its edge, one beyond it, and against real accumulators.
+#include <cstdlib>
 #include <memory>
+#include <string>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/quant/integer_scale.h"
 #include "tests/testing/compare.h"
@@ -50,6 +53,24 @@ TEST(CertificateTest, ExactlyTheLargestSumHolds) {
   EXPECT_TRUE(VerifyCertificate(w, "w").ok());
   w.group_scales.row<int16_t>(0)[1] = -3081;
   EXPECT_FALSE(VerifyCertificate(w, "w").ok());
+}
+
+TEST(CertificateTest, TheSumIsThatOfEveryCode) {
+  for (const int bits : {4, 8}) {
+    for (const int64_t group : {32, 128, 1056}) {
+      const int64_t k = group == 1056 ? group : 8 * group;
+      WeightFormat format = bits == 4 ? kWide4 : kWide8;
+      format.group_size = group;
+      QuantizedWeight w = RandomWeight(format, 1, k, 3, Content::kExtreme);
+      int64_t sum = 0;
+      for (int64_t j = 0; j < w.num_groups(); ++j) w.group_scales.row<int16_t>(0)[j] = 32767;
+      for (int64_t i = 0; i < k; ++i) sum += 32767 * std::abs(CodeAt(w, 0, i));
+      const absl::Status broken = VerifyCertificate(w, "w");
+      EXPECT_THAT(std::string(broken.message()),
+                  ::testing::HasSubstr(" = " + std::to_string(127 * sum) + " is"))
+          << bits << " bits, groups of " << group;
+    }
+  }
 }
 
 TEST(CertificateTest, TheBrokenRowIsNamed) {
