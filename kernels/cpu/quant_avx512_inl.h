@@ -30,6 +30,24 @@ inline __m512 FloatScales(const QuantPart& part, int64_t block, int64_t group) {
   return _mm512_loadu_ps(part.float_scales + (block * part.num_groups + group) * kBlockRows);
 }
 
+// What turns the nibbles of one group, two to a 16-bit number, into code * I + 128 for folded
+// scales I: nibbles * scale + offset. (With nibbles x = code + 8: x * I + 128 - 8 I; as x * I <=
+// 225, multiplying two of them as one number carries nothing across.)
+struct FoldedGroup {
+  __m512i scale;
+  __m512i offset;
+  __m512i Unpack(__m512i nibbles) const {
+    return _mm512_add_epi8(_mm512_mullo_epi16(nibbles, scale), offset);
+  }
+};
+
+inline FoldedGroup FoldedGroupOf(const QuantPart& part, int64_t block, int64_t group) {
+  const __m512i i = IntScales(part, block, group);
+  const __m512i scale = _mm512_or_si512(i, _mm512_slli_epi32(i, 16));
+  const __m512i eight = _mm512_slli_epi32(_mm512_or_si512(scale, _mm512_slli_epi32(scale, 8)), 3);
+  return {scale, _mm512_sub_epi8(_mm512_set1_epi8(-128), eight)};
+}
+
 // total += group sum * scale; float totals travel as their bits.
 template <bool kFloat>
 __m512i AddScaled(const QuantPart& part, int64_t block, int64_t group, __m512i sum, __m512i total) {

@@ -13,36 +13,28 @@ struct Panel {
 };
 
 // Unpacks one group's share of one block.  w: nibbles, quads even, out [quads][64]
-void UnpackGroup(const uint8_t* w, int64_t quads, __m512i scale, __m512i offset, uint8_t* out) {
+void UnpackGroup(const uint8_t* w, int64_t quads, const FoldedGroup& group, uint8_t* out) {
   const __m512i mask = _mm512_set1_epi8(0x0F);
   for (int64_t q = 0; q < quads; q += 2, w += 64, out += 128) {
     const __m512i codes = LoadBytes(w);
     const __m512i lo = _mm512_and_si512(codes, mask);
     const __m512i hi = _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask);
-    _mm512_store_si512(out, _mm512_add_epi8(_mm512_mullo_epi16(lo, scale), offset));
-    _mm512_store_si512(out + 64, _mm512_add_epi8(_mm512_mullo_epi16(hi, scale), offset));
+    _mm512_store_si512(out, group.Unpack(lo));
+    _mm512_store_si512(out + 64, group.Unpack(hi));
   }
 }
 
-// Folded: code * I + 128. (x * I + 128 - 8 I on unsigned nibbles x; as x * I <= 225, multiplying
-// two of them as one 16-bit number carries nothing across.) Otherwise the nibbles as they are.
+// Folded: code * I + 128. Otherwise the nibbles as they are.
 void UnpackPanel(const QuantPart& part, int64_t block, Panel panel, uint8_t* out) {
   const uint8_t* w = part.codes + block * part.block_bytes();
   for (int64_t q = panel.begin; q < panel.end;) {
     const int64_t group = q / part.group_quads;
     const int64_t group_end = (group + 1) * part.group_quads;
     const int64_t end = group_end < panel.end ? group_end : panel.end;
-    __m512i scale = _mm512_set1_epi16(1);
-    __m512i offset = _mm512_setzero_si512();
-    if (part.folded) {
-      const __m512i i = IntScales(part, block, group);
-      scale = _mm512_or_si512(i, _mm512_slli_epi32(i, 16));
-      const __m512i o = _mm512_sub_epi8(
-          _mm512_set1_epi8(-128),
-          _mm512_slli_epi32(_mm512_or_si512(scale, _mm512_slli_epi32(scale, 8)), 3));
-      offset = o;
-    }
-    UnpackGroup(w + q * 32, end - q, scale, offset, out + (q - panel.begin) * 64);
+    const FoldedGroup unpacked = part.folded
+                                     ? FoldedGroupOf(part, block, group)
+                                     : FoldedGroup{_mm512_set1_epi16(1), _mm512_setzero_si512()};
+    UnpackGroup(w + q * 32, end - q, unpacked, out + (q - panel.begin) * 64);
     q = end;
   }
 }

@@ -151,6 +151,39 @@ void TileBlock(const QuantPart& part, const QuantRows& rows, int64_t row, int64_
   Unroll<R>([&](auto r) { StoreTotals<kFloat>(part, rows, row + r, block, totals[r], out); });
 }
 
+// Folded scales multiplied in while unpacking: no work for a group but its scales, where scaling R
+// sums for each short group would cost more.
+template <int R>
+void FoldedTileBlock(const QuantPart& part, const QuantRows& rows, int64_t row, int64_t block,
+                     const QuantOutput& out) {
+  const __m512i mask = _mm512_set1_epi8(0x0F);
+  const uint8_t* w = part.codes + block * part.block_bytes();
+  const int8_t* x = rows.tiles + row * part.quads() * 4;
+  const int32_t* x_sums = rows.sums + row * (part.num_groups + 1) + part.num_groups;
+  __m512i totals[R];
+  Unroll<R>(
+      [&](auto r) { totals[r] = _mm512_set1_epi32(-128 * x_sums[r * (part.num_groups + 1)]); });
+  for (int64_t j = 0; j < part.num_groups; ++j) {
+    const FoldedGroup group = FoldedGroupOf(part, block, j);
+    for (int64_t q = 0; q < part.group_quads; q += 2, w += 64, x += 8 * R) {
+      _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
+      const __m512i codes = LoadBytes(w);
+      const __m512i lo = group.Unpack(_mm512_and_si512(codes, mask));
+      const __m512i hi = group.Unpack(_mm512_and_si512(_mm512_srli_epi16(codes, 4), mask));
+      Unroll<R>(
+          [&](auto r) { totals[r] = _mm512_dpbusd_epi32(totals[r], lo, Broadcast(x + 4 * r)); });
+      Unroll<R>([&](auto r) {
+        totals[r] = _mm512_dpbusd_epi32(totals[r], hi, Broadcast(x + 4 * (R + r)));
+      });
+    }
+  }
+  Unroll<R>([&](auto r) { StoreTotals<false>(part, rows, row + r, block, totals[r], out); });
+}
+
+// From these many rows on, and up to so long a group, FoldedTileBlock is the faster one.
+constexpr int kFoldedRows = 4;
+constexpr int64_t kFoldedQuads = 16;
+
 template <int R>
 void TileRows(const QuantPart& part, const QuantRows& rows, int64_t row, int64_t block_begin,
               int64_t block_end, const QuantOutput& out) {
@@ -161,6 +194,8 @@ void TileRows(const QuantPart& part, const QuantRows& rows, int64_t row, int64_t
       } else {
         TileBlock<R, 8, true>(part, rows, row, block, out);
       }
+    } else if (R >= kFoldedRows && part.folded && part.group_quads <= kFoldedQuads) {
+      FoldedTileBlock<R>(part, rows, row, block, out);
     } else if (part.bits == 4) {
       TileBlock<R, 4, false>(part, rows, row, block, out);
     } else {
