@@ -31,9 +31,9 @@ CodeMagnitudes OfBytes(const int8_t* codes, int64_t count) {
 }
 
 // 16 bytes as the compilers' own vector type.
-using Bytes [[gnu::vector_size(16)]] = uint8_t;
+using CodeBytes [[gnu::vector_size(16)]] = uint8_t;
 
-int64_t SumOfLanes(Bytes bytes) {
+int64_t SumOfLanes(CodeBytes bytes) {
   constexpr uint64_t kEven = 0x00FF00FF00FF00FF;
   uint64_t halves[2];
   std::memcpy(halves, &bytes, sizeof halves);
@@ -49,11 +49,11 @@ int64_t SumOfNibbles(const uint8_t* bytes, int64_t count) {
   int64_t sum = 0;
   int64_t i = 0;
   while (i + 16 <= count) {
-    Bytes lanes{};
+    CodeBytes lanes{};
     for (const int64_t end = std::min(count - 15, i + kMost); i < end; i += 16) {
-      Bytes both;
+      CodeBytes both;
       std::memcpy(&both, bytes + i, sizeof both);
-      for (const Bytes x : {both & 0xF, both >> 4}) lanes += x < 16 - x ? x : 16 - x;
+      for (const CodeBytes x : {both & 0xF, both >> 4}) lanes += x < 16 - x ? x : 16 - x;
     }
     sum += SumOfLanes(lanes);
   }

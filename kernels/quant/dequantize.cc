@@ -36,7 +36,7 @@ void DequantizeRow(const QuantizedWeight& w, int64_t n, std::vector<int8_t>& cod
 }
 
 // Adds a row to `sums`, eight lanes in double, inlined into one function for each instruction set.
-struct Loops {
+struct ErrorLoops {
   [[gnu::always_inline]] static inline void Add(const std::vector<float>& original,
                                                 const std::vector<float>& restored,
                                                 WeightError& sums) {
@@ -69,15 +69,16 @@ struct Loops {
   }
 };
 
-[[gnu::target("avx512f")]] void AddAvx512(const std::vector<float>& original,
-                                          const std::vector<float>& restored, WeightError& sums) {
-  Loops::Add(original, restored, sums);
+[[gnu::target("avx512f")]] void AddErrorAvx512(const std::vector<float>& original,
+                                               const std::vector<float>& restored,
+                                               WeightError& sums) {
+  ErrorLoops::Add(original, restored, sums);
 }
 
-void AddRow(const std::vector<float>& original, const std::vector<float>& restored,
-            WeightError& sums) {
-  if (__builtin_cpu_supports("avx512f")) return AddAvx512(original, restored, sums);
-  Loops::Add(original, restored, sums);
+void AddRowError(const std::vector<float>& original, const std::vector<float>& restored,
+                 WeightError& sums) {
+  if (__builtin_cpu_supports("avx512f")) return AddErrorAvx512(original, restored, sums);
+  ErrorLoops::Add(original, restored, sums);
 }
 
 }  // namespace
@@ -101,7 +102,7 @@ WeightError ErrorOf(const Tensor& weight, const QuantizedWeight& quantized) {
   for (int64_t n = 0; n < quantized.n; ++n) {
     WidenRow(weight, n, original.data());
     DequantizeRow(quantized, n, codes, restored.data());
-    AddRow(original, restored, sums);
+    AddRowError(original, restored, sums);
   }
   return sums;
 }

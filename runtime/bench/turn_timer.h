@@ -56,10 +56,15 @@ class TurnTimer {
 
  private:
   double Largest(double value) const { return options_.largest ? options_.largest(value) : value; }
-  double Rate(const Limit& limit) const;
+  // Of a limit that is run for at least so long.
+  double Rate(const Limit& limit, double min_seconds) const;
   // Seconds of one of `repeats` runs.
   double Seconds(const std::function<void()>& run, int64_t repeats) const;
-  int64_t RepeatsFor(const std::function<void()>& run) const;
+  struct Repeats {
+    int64_t count = 1;
+    double seconds = 0.0;  // of all of them, about
+  };
+  Repeats RepeatsFor(const std::function<void()>& run) const;
 
   const std::vector<Limit> limits_;
   const std::function<void()> finish_;

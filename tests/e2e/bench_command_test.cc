@@ -1,4 +1,6 @@
 // `intermix bench` as a user runs it, briefly.
+#include <filesystem>
+
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/run_program.h"
@@ -56,6 +58,34 @@ TEST(BenchCommandTest, MeasuresChosenKernels) {
   EXPECT_EQ(result.out.find("table,limit"), 0u) << result.out;
   EXPECT_NE(result.out.find("\nkernels,norm,"), std::string::npos) << result.out;
   EXPECT_EQ(result.out.find("linear"), std::string::npos) << result.out;
+}
+
+TEST(BenchCommandTest, MeasuresWhatAStepTakesOutsideTheKernels) {
+  const ProgramResult result = Bench({"engine", "--model", TestData() + "/tiny-mixtral", "-n", "4",
+                                      "-b", "1,2", "--threads", "1", "--turns", "1", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  ASSERT_EQ(json.at("engine").size(), 2u);
+  for (const nlohmann::json& row : json["engine"]) {
+    EXPECT_GT(row["us in kernels"].get<double>(), 0.0);
+    EXPECT_NEAR(row["us in kernels"].get<double>() + row["us outside"].get<double>(),
+                row["us/step"].get<double>(), 1e-3);
+  }
+}
+
+TEST(BenchCommandTest, MeasuresModelFilesAndRemovesThem) {
+  const std::string scratch = testing::TempDir() + "/bench-checkpoint";
+  std::filesystem::create_directory(scratch);
+  const ProgramResult result =
+      Bench({"checkpoint", "--config", TestData() + "/tiny-mixtral", "--layers", "1", "--scratch",
+             scratch, "--threads", "1", "--turns", "1", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  ASSERT_EQ(json.at("checkpoint").size(), 6u);
+  EXPECT_EQ(json["checkpoint"][0]["work"], "quantise (of the original)");
+  EXPECT_GT(json.at("resident")[0]["peak / shard"].get<double>(), 1.0);
+  EXPECT_TRUE(std::filesystem::is_empty(scratch));
+  std::filesystem::remove(scratch);
 }
 
 TEST(BenchCommandTest, RefusesWhatIsNotThere) {
