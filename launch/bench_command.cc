@@ -23,7 +23,7 @@ int Run(const BenchOptions& options, Measure* measure) {
     std::fprintf(stderr, "intermix bench: %s\n", std::string(tables.status().message()).c_str());
     return 1;
   }
-  std::fputs(Format(*tables, *format).c_str(), stdout);
+  if (!tables->empty()) std::fputs(Format(*tables, *format).c_str(), stdout);  // of rank 0
   return 0;
 }
 
