@@ -55,7 +55,7 @@ class Job {
   // After Load.
   Rank& rank() { return *rank_; }
   FrontModel front() const {
-    return FrontModel::Make(rank_->config(), *tokenizer_, FindChatFormat(model_directory_));
+    return FrontModel::Make(rank_->config(), *tokenizer_, FindChatTemplate(model_directory_));
   }
   std::string model_name() const;  // the model directory's last component
 

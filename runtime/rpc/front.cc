@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/tokenizer/utf8.h"
@@ -9,9 +10,9 @@
 namespace intermix {
 
 FrontModel FrontModel::Make(const ModelConfig& config, const Tokenizer& tokenizer,
-                            std::optional<ChatFormat> chat_format) {
+                            std::optional<ChatTemplate> chat_template) {
   FrontModel model;
-  model.chat_format = chat_format;
+  model.chat_template = std::move(chat_template);
   model.tokenizer = &tokenizer;
   if (tokenizer.adds_bos_token()) {
     model.bos_token_id = config.bos_token_id >= 0 ? config.bos_token_id : tokenizer.bos_token_id();
@@ -44,7 +45,7 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const FrontModel& model, std::
 
 absl::StatusOr<ChatPrompt> EncodeChatPrompt(const FrontModel& model,
                                             const std::vector<ChatMessage>& messages) {
-  if (!model.chat_format.has_value()) {
+  if (!model.chat_template.has_value()) {
     return absl::InvalidArgumentError(
         "chat is set, but the model has no chat template that is known; send text or token_ids");
   }
@@ -56,7 +57,7 @@ absl::StatusOr<ChatPrompt> EncodeChatPrompt(const FrontModel& model,
     return absl::InvalidArgumentError(absl::StrCat(
         "chat has ", bytes, " bytes; a prompt may have at most ", model.max_prompt_bytes));
   }
-  return EncodeChat(*model.chat_format, *model.tokenizer, messages);
+  return EncodeChat(*model.chat_template, *model.tokenizer, messages);
 }
 
 void AddEosTokens(const FrontModel& model, SamplingParams& sampling) {

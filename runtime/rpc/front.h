@@ -18,14 +18,14 @@ namespace intermix {
 // What the front knows of the loaded model. `tokenizer` outlives it.
 struct FrontModel {
   const Tokenizer* tokenizer = nullptr;
-  int32_t bos_token_id = -1;              // put before texts; -1: none
-  std::vector<int32_t> eos_token_ids;     // may be empty
-  std::optional<ChatFormat> chat_format;  // nothing: no chats
-  int64_t max_prompt_bytes = 4 << 20;     // longer text is refused before it is tokenised
+  int32_t bos_token_id = -1;                  // put before texts; -1: none
+  std::vector<int32_t> eos_token_ids;         // may be empty
+  std::optional<ChatTemplate> chat_template;  // nothing: no chats
+  int64_t max_prompt_bytes = 4 << 20;         // longer text is refused before it is tokenised
 
   // Ids come from config.json, or from the tokenizer where it names none.
   static FrontModel Make(const ModelConfig& config, const Tokenizer& tokenizer,
-                         std::optional<ChatFormat> chat_format = std::nullopt);
+                         std::optional<ChatTemplate> chat_template = std::nullopt);
 };
 
 // Tokens of `text`, after BOS where `add_special_tokens` is set and the model has one.

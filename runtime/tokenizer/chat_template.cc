@@ -158,29 +158,54 @@ void Llama3(const std::vector<ChatMessage>& messages, Builder& out) {
 }
 
 // github.com/openai/openai-python, chatml.md (0.27).
-void ChatMl(const std::vector<ChatMessage>& messages, Builder& out) {
-  for (const ChatMessage& message : messages) {
+void ChatMl(const std::string& default_system, const std::vector<ChatMessage>& messages,
+            Builder& out) {
+  const auto add = [&](const ChatMessage& message) {
     out.Special("<|im_start|>");
     out.Text(absl::StrCat(message.role, "\n", message.content));
     out.Special("<|im_end|>");
     out.Text("\n");
+  };
+  if (!default_system.empty() && messages.front().role != "system") {
+    add({.role = "system", .content = default_system});
   }
+  for (const ChatMessage& message : messages) add(message);
   out.Special("<|im_start|>");
   out.Text("assistant\n");
   out.EndTurnsWith("<|im_end|>");
 }
 
+// The system's message that a ChatML template spells out, as SmolLM2's and Qwen's do; empty where
+// it spells none, or one that is more than plain words.
+std::string DefaultSystem(const std::string& text) {
+  constexpr std::string_view kBegin = "<|im_start|>system";
+  for (size_t at = text.find(kBegin); at != std::string::npos; at = text.find(kBegin, at + 1)) {
+    size_t begin = at + kBegin.size();
+    const size_t end = text.find("<|im_end|>", begin);
+    if (end == std::string::npos) return "";
+    // A line's end, as it is or as a template spells it: \n, with more backslashes inside JSON.
+    const size_t letter = text.find_first_not_of('\\', begin);
+    if (text[letter] != (letter == begin ? '\n' : 'n')) continue;
+    begin = letter + 1;
+    const std::string content = text.substr(begin, end - begin);
+    if (content.find_first_of("'\"\\{}<") == std::string::npos) return content;
+  }
+  return "";
+}
+
 }  // namespace
 
-std::optional<ChatFormat> RecogniseChatTemplate(const std::string& text) {
-  if (Holds(text, "<|start_header_id|>")) return ChatFormat::kLlama3;
-  if (Holds(text, "<|im_start|>")) return ChatFormat::kChatMl;
-  if (Holds(text, "<<SYS>>")) return ChatFormat::kLlama2;
-  if (Holds(text, "[INST]")) return ChatFormat::kMixtral;
+std::optional<ChatTemplate> RecogniseChatTemplate(const std::string& text) {
+  if (Holds(text, "<|start_header_id|>")) return ChatTemplate{.format = ChatFormat::kLlama3};
+  if (Holds(text, "<|im_start|>")) {
+    return ChatTemplate{.format = ChatFormat::kChatMl, .default_system = DefaultSystem(text)};
+  }
+  if (Holds(text, "<<SYS>>")) return ChatTemplate{.format = ChatFormat::kLlama2};
+  if (Holds(text, "[INST]")) return ChatTemplate{.format = ChatFormat::kMixtral};
   return std::nullopt;
 }
 
-std::optional<ChatFormat> FindChatFormat(const std::string& directory) {
+std::optional<ChatTemplate> FindChatTemplate(const std::string& directory) {
   std::string text = ReadText(directory + "/chat_template.jinja");
   if (text.empty()) {
     const auto config = nlohmann::json::parse(ReadText(directory + "/tokenizer_config.json"),
@@ -192,11 +217,11 @@ std::optional<ChatFormat> FindChatFormat(const std::string& directory) {
   return RecogniseChatTemplate(text);
 }
 
-absl::StatusOr<ChatPrompt> EncodeChat(ChatFormat format, const Tokenizer& tokenizer,
+absl::StatusOr<ChatPrompt> EncodeChat(const ChatTemplate& form, const Tokenizer& tokenizer,
                                       const std::vector<ChatMessage>& messages) {
   if (absl::Status s = CheckMessages(messages); !s.ok()) return s;
   Builder out(tokenizer);
-  switch (format) {
+  switch (form.format) {
     case ChatFormat::kMixtral:
       if (tokenizer.SpecialTokenId("[INST]") >= 0) {
         MixtralV3(messages, out);
@@ -211,7 +236,7 @@ absl::StatusOr<ChatPrompt> EncodeChat(ChatFormat format, const Tokenizer& tokeni
       Llama3(messages, out);
       break;
     case ChatFormat::kChatMl:
-      ChatMl(messages, out);
+      ChatMl(form.default_system, messages, out);
       break;
   }
   return out.Take();

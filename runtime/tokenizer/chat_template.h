@@ -20,12 +20,21 @@ struct ChatMessage {
 
 enum class ChatFormat : uint8_t { kMixtral, kLlama2, kLlama3, kChatMl };
 
+// What is taken from a template.
+struct ChatTemplate {
+  ChatFormat format = ChatFormat::kMixtral;
+  // ChatML: the system's message of a conversation that has none of its own; empty: none.
+  std::string default_system = {};
+
+  bool operator==(const ChatTemplate&) const = default;
+};
+
 // Which form a template's text is; nothing where it is none of them.
-std::optional<ChatFormat> RecogniseChatTemplate(const std::string& text);
+std::optional<ChatTemplate> RecogniseChatTemplate(const std::string& text);
 
 // Of the template in `directory` (chat_template.jinja, or tokenizer_config.json's chat_template);
 // nothing where there is none, or none that is known.
-std::optional<ChatFormat> FindChatFormat(const std::string& directory);
+std::optional<ChatTemplate> FindChatTemplate(const std::string& directory);
 
 struct ChatPrompt {
   std::vector<int32_t> tokens;      // up to where the assistant's next message begins
@@ -35,7 +44,7 @@ struct ChatPrompt {
 // Special tokens come from the form alone: those in a message's content stay text.
 //   INVALID_ARGUMENT, naming `messages`: a role that is unknown or out of turn, no user message at
 //   the end, content that is not UTF-8, or a tokenizer that lacks the form's special tokens.
-absl::StatusOr<ChatPrompt> EncodeChat(ChatFormat format, const Tokenizer& tokenizer,
+absl::StatusOr<ChatPrompt> EncodeChat(const ChatTemplate& form, const Tokenizer& tokenizer,
                                       const std::vector<ChatMessage>& messages);
 
 }  // namespace intermix

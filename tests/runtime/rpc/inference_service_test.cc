@@ -171,9 +171,9 @@ TEST(InferenceServiceTest, AChatIsPutAsTheModelsTemplateSays) {
     EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
     EXPECT_THAT(refused.status.error_message(), HasSubstr("no chat template that is known"));
   }
-  options.chat_format = ChatFormat::kMixtral;
+  options.chat_template = ChatTemplate{.format = ChatFormat::kMixtral};
   ServedFake served(options);
-  const auto prompt = EncodeChat(ChatFormat::kMixtral, *served.front().tokenizer,
+  const auto prompt = EncodeChat(*options.chat_template, *served.front().tokenizer,
                                  {{"user", "And it came to pass"}});
   ASSERT_TRUE(prompt.ok()) << prompt.status();
   const SamplingParams sampling = {.max_tokens = 5, .stop_token_ids = {2}};

@@ -75,7 +75,7 @@ struct ServedFakeOptions {
   FakeModelOptions model = {.vocab_size = 2048};  // tiny-mixtral's, whose tokenizer is used
   EngineOptions engine;
   RpcServerOptions server = AnyPort();
-  std::optional<ChatFormat> chat_format = {};
+  std::optional<ChatTemplate> chat_template = {};
   bool open = true;  // whether the model counts as loaded from the start
   std::unique_ptr<Tokenizer> (*wrap)(std::unique_ptr<Tokenizer>) = nullptr;  // its tokenizer
 };
@@ -90,7 +90,7 @@ class ServedFake {
     front_ = {.tokenizer = tokenizer_.get(),
               .bos_token_id = 1,
               .eos_token_ids = {2},
-              .chat_format = options.chat_format};
+              .chat_template = options.chat_template};
     auto server = RpcServer::Start(options.server);
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
