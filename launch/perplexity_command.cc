@@ -37,16 +37,24 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
   return text;
 }
 
+// The token that opens a window: BOS, also where the model's texts do not begin with it (ChatML's
+// models), or the one that ends the text before.
+int32_t OpeningToken(const ModelConfig& config, const Tokenizer& tokenizer) {
+  const FrontModel front = FrontModel::Make(config, tokenizer);
+  if (front.bos_token_id >= 0) return front.bos_token_id;
+  if (config.bos_token_id >= 0) return config.bos_token_id;
+  return front.eos_token_ids.empty() ? -1 : front.eos_token_ids.front();
+}
+
 // Rank 0.
 absl::StatusOr<PerplexityResult> Measure(const CommandOptions& options, const std::string& text,
                                          Job& job) {
-  const FrontModel front = FrontModel::Make(job.rank().config(), job.tokenizer());
   const std::vector<int32_t> tokens = job.tokenizer().Encode(text);
   std::atomic<bool> cancelled{false};
   job.signals().SetAction([&cancelled] { cancelled = true; });
   ProgressBar bar("measuring perplexity", ProgressBar::Unit::kTokens);
   const absl::StatusOr<PerplexityResult> result =
-      MeasurePerplexity({.bos_token_id = front.bos_token_id,
+      MeasurePerplexity({.bos_token_id = OpeningToken(job.rank().config(), job.tokenizer()),
                          .window = options.window,
                          .max_batch_tokens = options.job.engine.max_batch_tokens,
                          .progress = [&](int64_t done) { bar.Update(done, std::ssize(tokens)); },
