@@ -1,4 +1,4 @@
-// The one binary: `intermix serve | generate | client | status | quantize | perplexity | bench`.
+// The one binary: `intermix serve | generate | client | status | quantize | upcycle | ...`.
 #include <cstdlib>
 #include <sstream>
 
@@ -31,6 +31,7 @@ void AddCommands(CLI::App& app, int* exit_code) {
   intermix::AddClientStatusCommand(app, exit_code);
   intermix::AddPerplexityCommand(app, exit_code);
   intermix::AddQuantizeCommand(app, exit_code);
+  intermix::AddUpcycleCommand(app, exit_code);
   intermix::AddBenchCommand(app, exit_code);
 }
 

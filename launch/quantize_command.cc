@@ -1,5 +1,4 @@
 // `intermix quantize`: a Hugging Face directory in, a quantised directory out.
-#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -8,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "launch/commands.h"
+#include "launch/postponed_interrupts.h"
 #include "launch/progress_bar.h"
 #include "launch/quant_options.h"
 #include "runtime/checkpoint/quantize_checkpoint.h"
@@ -20,31 +20,6 @@ struct Options {
   std::string out;
   bool force = false;
   QuantOptions quant;
-};
-
-// While it lives, Ctrl-C and SIGTERM wait, so that work in progress can be undone first; when it
-// goes, a signal that came takes its usual effect.
-class PostponedInterrupts {
- public:
-  PostponedInterrupts() {
-    sigemptyset(&signals_);
-    sigaddset(&signals_, SIGINT);
-    sigaddset(&signals_, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &signals_, &before_);
-  }
-  ~PostponedInterrupts() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  PostponedInterrupts(const PostponedInterrupts&) = delete;
-  PostponedInterrupts& operator=(const PostponedInterrupts&) = delete;
-
-  bool pending() const {
-    sigset_t waiting;
-    sigpending(&waiting);
-    return sigismember(&waiting, SIGINT) == 1 || sigismember(&waiting, SIGTERM) == 1;
-  }
-
- private:
-  sigset_t signals_;
-  sigset_t before_;
 };
 
 absl::StatusOr<QuantizeSummary> Quantize(const Options& options, const QuantSpec& spec) {

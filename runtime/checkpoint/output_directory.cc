@@ -9,12 +9,14 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
 #include "runtime/checkpoint/model_directory.h"
 
 namespace intermix {
@@ -130,6 +132,27 @@ OutputDirectory::~OutputDirectory() {
   std::error_code error;
   if (!committed_) fs::remove_all(partial_, error);
   close(lock_);
+}
+
+absl::Status OutputDirectory::WriteConfig(const nlohmann::json& config) const {
+  const std::string path = partial_ + "/config.json";
+  std::ofstream file(path, std::ios::binary);
+  file << config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+  file.close();
+  if (file) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot write ", path));
+}
+
+absl::Status OutputDirectory::CopyCompanions(const std::string& model_directory) const {
+  std::error_code error;
+  for (const std::string_view name : kCompanionFiles) {
+    const fs::path original = fs::path(model_directory) / name;
+    if (!fs::is_regular_file(original, error)) continue;
+    if (!fs::copy_file(original, fs::path(partial_) / name, error)) {
+      return Refused("copy", original.string(), error.message());
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status OutputDirectory::Commit() {

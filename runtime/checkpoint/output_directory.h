@@ -10,10 +10,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "nlohmann/json_fwd.hpp"
 
 namespace intermix {
 
-// The files beside config and weights that a quantised directory takes over from the original.
+// The files beside config and weights that a directory takes over from the one it is made of.
 inline constexpr std::array<std::string_view, 12> kCompanionFiles = {"generation_config.json",
                                                                      "tokenizer.model",
                                                                      "tokenizer.json",
@@ -40,6 +41,12 @@ class OutputDirectory {
 
   // Where files go until Commit.
   const std::string& partial() const { return partial_; }
+
+  // Writes config.json.  UNAVAILABLE naming the path.
+  absl::Status WriteConfig(const nlohmann::json& config) const;
+
+  // Copies the companion files that `model_directory` has.  UNAVAILABLE naming the path.
+  absl::Status CopyCompanions(const std::string& model_directory) const;
 
   // Makes the files durable and the directory visible at its path. Once.
   absl::Status Commit();

@@ -1,10 +1,7 @@
 #include "runtime/checkpoint/quantize_checkpoint.h"
 
-#include <filesystem>
-#include <fstream>
 #include <future>
 #include <memory>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -23,8 +20,6 @@
 namespace intermix {
 namespace {
 
-namespace fs = std::filesystem;
-
 class CheckpointQuantizer {
  public:
   CheckpointQuantizer(const QuantizeOptions& options, const ModelDirectory& model,
@@ -35,12 +30,12 @@ class CheckpointQuantizer {
         files_(source.files()),
         quantization_{.spec = options.spec} {}
 
-  // Writes everything into `directory`.
-  absl::StatusOr<QuantizeSummary> Run(const std::string& directory) {
+  // Writes everything into `out`.
+  absl::StatusOr<QuantizeSummary> Run(const OutputDirectory& out) {
     absl::StatusOr<std::vector<SafetensorsSpec>> plan = Plan();
     if (!plan.ok()) return plan.status();
     absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer =
-        SafetensorsWriter::Create(directory + "/model.safetensors", *std::move(plan));
+        SafetensorsWriter::Create(out.partial() + "/model.safetensors", *std::move(plan));
     if (!writer.ok()) return writer.status();
     absl::Status written = ForEachModelTensor(model_.config, [&](const ModelTensor& tensor) {
       if (options_.cancelled && options_.cancelled()) return absl::CancelledError("interrupted");
@@ -52,8 +47,10 @@ class CheckpointQuantizer {
     if (written.ok()) written = last;
     if (!written.ok()) return written;
     if (absl::Status s = (*writer)->Finish(); !s.ok()) return s;
-    if (absl::Status s = WriteConfig(directory); !s.ok()) return s;
-    if (absl::Status s = CopyCompanions(directory); !s.ok()) return s;
+    nlohmann::json config = model_.config_json;
+    config["quantization_config"] = quantization_.ToJson();
+    if (absl::Status s = out.WriteConfig(config); !s.ok()) return s;
+    if (absl::Status s = out.CopyCompanions(options_.model_directory); !s.ok()) return s;
     summary_.bytes_in = progress_.bytes_done;
     summary_.bytes_out = (*writer)->file_bytes();
     summary_.description = quantization_.Description();
@@ -156,30 +153,6 @@ class CheckpointQuantizer {
     if (options_.progress) options_.progress(progress_);
   }
 
-  absl::Status WriteConfig(const std::string& directory) const {
-    nlohmann::json config = model_.config_json;
-    config["quantization_config"] = quantization_.ToJson();
-    const std::string path = directory + "/config.json";
-    std::ofstream file(path, std::ios::binary);
-    file << config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-    file.close();
-    if (file) return absl::OkStatus();
-    return absl::UnavailableError(absl::StrCat("cannot write ", path));
-  }
-
-  absl::Status CopyCompanions(const std::string& directory) const {
-    std::error_code error;
-    for (const std::string_view name : kCompanionFiles) {
-      const fs::path original = fs::path(options_.model_directory) / name;
-      if (!fs::is_regular_file(original, error)) continue;
-      if (!fs::copy_file(original, fs::path(directory) / name, error)) {
-        return absl::UnavailableError(
-            absl::StrCat("cannot copy ", original.string(), ": ", error.message()));
-      }
-    }
-    return absl::OkStatus();
-  }
-
   const QuantizeOptions& options_;
   const ModelDirectory& model_;
   const HfCheckpoint& source_;
@@ -208,7 +181,7 @@ absl::StatusOr<QuantizeSummary> QuantizeCheckpoint(const QuantizeOptions& option
       OutputDirectory::Create(options.out_directory, options.force);
   if (!out.ok()) return out.status();
   absl::StatusOr<QuantizeSummary> summary =
-      CheckpointQuantizer(options, *model, **source).Run((*out)->partial());
+      CheckpointQuantizer(options, *model, **source).Run(**out);
   if (!summary.ok()) return summary;
   if (absl::Status s = (*out)->Commit(); !s.ok()) return s;
   return summary;

@@ -1,4 +1,5 @@
-// `intermix quantize` as a user runs it: exit codes, what is printed, what is left on the disk.
+// `intermix quantize` and `intermix upcycle` as a user runs them: exit codes, what is printed, what
+// is left on the disk.
 #include <algorithm>
 #include <csignal>
 
@@ -76,6 +77,27 @@ TEST_F(QuantizeCommand, LeavesNothingBehindWhenInterrupted) {
     EXPECT_THAT(result.err, HasSubstr("interrupted"));
     EXPECT_THAT(ListNames(directory_.path()), ElementsAre());
   }
+}
+
+TEST(UpcycleCommand, WritesADirectoryOrNothing) {
+  const TempDirectory directory;
+  const auto upcycle = [&](const std::vector<std::string>& more, int pending_signal = 0) {
+    std::vector<std::string> all = {IntermixBinary(), "upcycle", "--model",
+                                    kModel,           "--out",   directory / "out"};
+    all.insert(all.end(), more.begin(), more.end());
+    return RunProgram({.arguments = all, .pending_signal = pending_signal});
+  };
+  EXPECT_EQ(upcycle({"--experts"}).exit_code, 2);
+  EXPECT_EQ(upcycle({}, SIGINT).exit_code, 1);
+  EXPECT_THAT(ListNames(directory.path()), ElementsAre());
+  const ProgramResult refused = upcycle({"--top-k", "9"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, StartsWith("intermix upcycle: "));
+  EXPECT_THAT(refused.err, HasSubstr("num_experts_per_tok"));
+  const ProgramResult result = upcycle({"--experts", "4", "--top-k", "3"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("4 experts, 3 for each token"));
+  EXPECT_THAT(ListNames(directory / "out"), ::testing::Contains("model.safetensors"));
 }
 
 }  // namespace

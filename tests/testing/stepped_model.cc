@@ -1,6 +1,7 @@
 #include "tests/testing/stepped_model.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <numeric>
@@ -35,9 +36,11 @@ std::vector<int32_t> HeldOutTokens() {
 
 std::unique_ptr<SteppedModel> SteppedModel::Load(const std::string& directory,
                                                  const QuantSpec& quant, DType kv_dtype) {
-  absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(
-      {.model_directory = TestData() + "/" + directory, .quant = quant, .kv_dtype = kv_dtype},
-      MakeSelfCommunicator());
+  absl::StatusOr<std::unique_ptr<Rank>> rank =
+      Rank::Create({.model_directory = std::filesystem::path(TestData()) / directory,
+                    .quant = quant,
+                    .kv_dtype = kv_dtype},
+                   MakeSelfCommunicator());
   EXPECT_TRUE(rank.ok()) << rank.status();
   if (!rank.ok()) return nullptr;
   return std::unique_ptr<SteppedModel>(new SteppedModel(*std::move(rank)));

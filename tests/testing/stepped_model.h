@@ -24,7 +24,8 @@ class SteppedModel {
  public:
   using Row = std::vector<float>;  // the logits of one position, [vocabulary]
 
-  // A directory of tests/data. Fails the test and returns null where it does not load.
+  // A directory of tests/data, or an absolute path. Fails the test and returns null where it does
+  // not load.
   static std::unique_ptr<SteppedModel> Load(const std::string& directory,
                                             const QuantSpec& quant = {.scheme = Scheme::kNone},
                                             DType kv_dtype = DType::kBF16);
