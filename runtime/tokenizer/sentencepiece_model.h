@@ -13,6 +13,8 @@
 
 namespace intermix {
 
+inline constexpr char kSpacePiece[] = "\xE2\x96\x81";  // U+2581, how pieces spell a space
+
 struct SentencePieceModel {
   enum class Kind : uint8_t { kNormal = 1, kUnknown, kControl, kUserDefined, kUnused, kByte };
   struct Piece {

@@ -8,8 +8,6 @@
 namespace intermix {
 namespace {
 
-constexpr std::string_view kSpacePiece = "\xE2\x96\x81";  // U+2581
-
 bool EndsWith(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }

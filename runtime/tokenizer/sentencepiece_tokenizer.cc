@@ -14,7 +14,6 @@
 namespace intermix {
 namespace {
 
-constexpr char kSpacePiece[] = "\xE2\x96\x81";     // U+2581, how pieces spell a space
 constexpr char kUnknownText[] = " \xE2\x81\x87 ";  // U+2047, what the library shows for <unk>
 
 class SentencePieceTokenizer : public Tokenizer {
