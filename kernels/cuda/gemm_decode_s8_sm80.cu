@@ -1,7 +1,7 @@
 // Bound by latency, then by bandwidth. Two blocks of an SM have 64 to 96 KB of codes on the way,
 // where latency times bandwidth of an H200 asks for 40 KB: blocks that come to an end leave no gap.
-// Rows of activations are read again by every tile, from L2: 8 of them add half to the bytes of 32
-// out features of 4 bits, 16 of them half to those of 64. Narrow tiles are for few out features.
+// Rows of activations are read again by every tile, from L2: for 4-bit weights, 8 rows and 32
+// out features add half to the bytes, 32 and 64 double them. Narrow tiles are for few out features.
 #include "kernels/cuda/gemm_compute_sm80.h"
 #include "kernels/cuda/gemm_decode_s8_sm80.h"
 #include "kernels/cuda/gemm_epilogue_sm80.h"
@@ -248,10 +248,19 @@ void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream)
   if constexpr (SumsInFloat(kMode)) {
     Fatal("a float sum has one order: its K is not split");
   } else {
-    if (plan.tile == 8) return LaunchDecodeTile<8, kMode>(args, plan, stream);
-    if (plan.tile == 9) return LaunchDecodeTile<9, kMode>(args, plan, stream);
-    CHECK_EQ(plan.tile, 10) << "not a tile of this family";
-    LaunchDecodeTile<10, kMode>(args, plan, stream);
+    switch (plan.tile) {
+      case 8:
+        return LaunchDecodeTile<8, kMode>(args, plan, stream);
+      case 9:
+        return LaunchDecodeTile<9, kMode>(args, plan, stream);
+      case 10:
+        return LaunchDecodeTile<10, kMode>(args, plan, stream);
+      case 12:
+        return LaunchDecodeTile<12, kMode>(args, plan, stream);
+      default:
+        CHECK(plan.tile == 11 && !Promotes(kMode)) << "not a tile of this family for the mode";
+        if constexpr (!Promotes(kMode)) LaunchDecodeTile<11, kMode>(args, plan, stream);
+    }
   }
 }
 

@@ -25,7 +25,9 @@ constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
                                                              {2800, 1800},
                                                              {600, 500},
                                                              {1200, 1000},
-                                                             {1200, 1000}}};
+                                                             {1200, 1000},
+                                                             {900, 800},
+                                                             {750, 650}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM

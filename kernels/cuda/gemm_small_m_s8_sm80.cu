@@ -14,7 +14,9 @@ void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream)
     if (plan.tile == 0) return LaunchTile<0, kMode>(kName, args, plan, stream);
     if (plan.tile == 1) return LaunchTile<1, kMode>(kName, args, plan, stream);
   }
-  if (plan.tile == 2) return LaunchTile<2, kMode>(kName, args, plan, stream);
+  if constexpr (Promotes(kMode)) {
+    if (plan.tile == 2) return LaunchTile<2, kMode>(kName, args, plan, stream);
+  }
   CHECK_EQ(plan.tile, 3) << "not a tile of this family for the mode";
   LaunchTile<3, kMode>(kName, args, plan, stream);
 }

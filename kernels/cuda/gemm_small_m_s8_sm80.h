@@ -1,5 +1,5 @@
-// Quantised GEMM for some 17 to 64 tokens per expert, and for fewer where sums are floats, whose K
-// the family kDecode would have to split.
+// Quantised GEMM for some 33 to 64 tokens per expert, and for fewer where there are partial sums.
+// Floats have none but these tiles: the family kDecode would split their K.
 //
 // All (tile, 128 in-features) units are cut into equal contiguous shares, one per block, whatever
 // the routing; where a share ends inside a tile, the blocks' sums meet in int32, which has no

@@ -95,10 +95,10 @@ struct GemmTile {
   constexpr int stage_alignment() const { return family == GemmFamily::kWgmma ? 1024 : 128; }
 };
 
-inline constexpr std::array<GemmTile, 11> kGemmTiles = {{
+inline constexpr std::array<GemmTile, 13> kGemmTiles = {{
     {GemmFamily::kSmallM, 2, 1, 4, 1, 1, 5, 4, 4, false, false, true},  // 128 x 8
     {GemmFamily::kSmallM, 2, 2, 4, 1, 1, 5, 4, 4, false, false, true},  // 128 x 16
-    {GemmFamily::kSmallM, 2, 4, 4, 1, 1, 4, 4, 3, true, true, true},    // 128 x 32
+    {GemmFamily::kSmallM, 2, 4, 4, 1, 1, 4, 4, 3, false, true, true},   // 128 x 32
     {GemmFamily::kSmallM, 2, 8, 4, 1, 1, 4, 4, 2, true, true, true},    // 128 x 64
     {GemmFamily::kLargeM, 4, 8, 4, 2, 1, 4, 3, 1, true, false, false},  // 256 x 128
     {GemmFamily::kLargeM, 2, 8, 4, 2, 1, 4, 4, 1, true, true, true},    // 128 x 128
@@ -107,6 +107,8 @@ inline constexpr std::array<GemmTile, 11> kGemmTiles = {{
     {GemmFamily::kDecode, 2, 1, 1, 1, 8, 3, 2, 2, true, true, false},   // 32 x 8
     {GemmFamily::kDecode, 4, 2, 1, 1, 4, 3, 2, 2, true, true, false},   // 64 x 16
     {GemmFamily::kDecode, 2, 2, 1, 1, 8, 2, 2, 2, true, true, false},   // 32 x 16
+    {GemmFamily::kDecode, 4, 4, 1, 1, 4, 2, 2, 2, true, false, false},  // 64 x 32
+    {GemmFamily::kDecode, 2, 4, 1, 1, 4, 3, 2, 2, true, true, false},   // 32 x 32
 }};
 
 // One expert's weight part in device memory (gemm_pack.h says how the arrays lie).
