@@ -48,6 +48,8 @@ void Pause() {
 
 }  // namespace
 
+int NumAllowedCpus() { return static_cast<int>(AllowedCpus().size()); }
+
 // A loop is open while its caller hands out chunks. Workers join an open loop and leave it; the
 // caller closes it when no chunk is left and waits for those inside, never for a worker that is
 // still asleep. The loop's fields change only while it is closed and empty.

@@ -14,6 +14,9 @@ struct ThreadPoolOptions {
   bool pin = false;     // bind worker i to the i-th of those CPUs
 };
 
+// How many CPUs this process may run on.
+int NumAllowedCpus();
+
 class ThreadPool {
  public:
   explicit ThreadPool(const ThreadPoolOptions& options);

@@ -71,6 +71,8 @@ struct RowKernels {
   void (*dot_bf16)(const FloatTile& tile, bool bf16_out);
   // The first i >= begin for which x[i] is more than `bound` or a NaN; n where there is none.
   int64_t (*next_above)(const float* x, int64_t begin, int64_t n, float bound);
+  // out = LaneExp((x - max) / temperature)
+  void (*weights)(const float* x, int64_t n, float max, float temperature, float* out);
 };
 
 RowKernels ScalarRowKernels();

@@ -86,6 +86,12 @@ struct RowOps {
     ForLanes(n, [&](int64_t i, auto e) { (V::Load(x + i, e) / d).Store(out + i, e); });
   }
 
+  static void Weights(const float* x, int64_t n, float max, float temperature, float* out) {
+    const V m = V::Set(max);
+    const V t = V::Set(temperature);
+    ForLanes(n, [&](int64_t i, auto e) { ((V::Load(x + i, e) - m) / t).Exp().Store(out + i, e); });
+  }
+
   static int64_t NextAbove(const float* x, int64_t begin, int64_t n, float bound) {
     const V most = V::Set(bound);
     int64_t i = begin;
@@ -124,7 +130,8 @@ RowKernels MakeRowKernels() {
           .divide = &Ops::Divide,
           .dot_f32 = &FloatDot<V, float>::Run,
           .dot_bf16 = &FloatDot<V, uint16_t>::Run,
-          .next_above = &Ops::NextAbove};
+          .next_above = &Ops::NextAbove,
+          .weights = &Ops::Weights};
 }
 
 }  // namespace intermix::cpu

@@ -1,11 +1,11 @@
 #include "runtime/checkpoint/row_chunks.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
+
+#include "kernels/core/thread_pool.h"
 
 namespace intermix {
 namespace {
@@ -14,10 +14,7 @@ constexpr int64_t kChunkElements = int64_t{1} << 18;
 
 int NumThreads() {
   constexpr int kMaxThreads = 64;
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  const int allowed = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-  return std::clamp(allowed, 1, kMaxThreads);
+  return std::min(NumAllowedCpus(), kMaxThreads);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "runtime/engine/model_runner.h"
 #include "runtime/engine/sampler.h"
 #include "runtime/engine/scheduler.h"
+#include "runtime/engine/step_sampler.h"
 
 namespace intermix {
 namespace {
@@ -83,9 +84,8 @@ class Engine::Impl {
   bool WaitForWork();
   void DropCancelledAndExpired();
   void Step();
-  absl::Status TakePromptLogprobs(Sequence& sequence, const SequenceChunk& chunk,
-                                  const Tensor& logits);
-  void TakeToken(Sequence& sequence, const StepLogits& row);
+  void Take(Sequence& sequence, std::span<const SampledRow> rows);
+  void TakeToken(Sequence& sequence, const SampledRow& row);
   void MeasureToken(Sequence& sequence, absl::Time now);
   void End(const Sequence& sequence, TokenDelta last);
   void EndAll();
@@ -95,7 +95,7 @@ class Engine::Impl {
   const EngineOptions options_;
   ModelRunner& runner_;
   Scheduler scheduler_;
-  Sampler sampler_;
+  StepSampler sampler_;
   int64_t step_ = 0;
   int64_t prompt_tokens_ = 0;
   int64_t generated_tokens_ = 0;
@@ -234,64 +234,38 @@ void Engine::Impl::Step() {
   CHECK_EQ(logits.values.rows(), num_rows);
   const int32_t likeliest = plan.batch.likeliest;
   CHECK_EQ(logits.values.cols(), likeliest > 0 ? likeliest : runner_.vocab_size());
-  int64_t row = 0;
+  std::span<const SampledRow> rows = sampler_.Sample(plan, logits);
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
-    Sequence& sequence = *plan.sequences[i];
-    const SequenceChunk& chunk = plan.batch.chunks[i];
-    const int64_t end = row + chunk.num_logits_rows();
-    const StepLogits rows = logits.Rows(std::exchange(row, end), end);
-    const bool sample = chunk.logits != LogitsWanted::kNone && chunk.end() == sequence.length();
-    if (absl::Status s = TakePromptLogprobs(sequence, chunk, rows.values); !s.ok()) {
-      End(sequence, {.status = s});
-    } else if (sample) {
-      TakeToken(sequence, rows.Rows(rows.values.rows() - 1, rows.values.rows()));
-    }
+    const auto count = static_cast<size_t>(plan.batch.chunks[i].num_logits_rows());
+    Take(*plan.sequences[i], rows.first(count));
+    rows = rows.subspan(count);
   }
 }
 
-// The row of position p says how likely token p + 1 was. Rows whose logprobs were delivered before
-// a preemption are passed over.
-//   logits  [the chunk's rows, vocab_size] float32
-absl::Status Engine::Impl::TakePromptLogprobs(Sequence& sequence, const SequenceChunk& chunk,
-                                              const Tensor& logits) {
-  if (chunk.logits != LogitsWanted::kAll || !sequence.wants_prompt_logprobs()) {
-    return absl::OkStatus();
+// Delivers what a step said of a sequence, or ends it.
+void Engine::Impl::Take(Sequence& sequence, std::span<const SampledRow> rows) {
+  std::vector<TokenLogprobs> prompt_logprobs;
+  for (const SampledRow& row : rows) {
+    if (!row.status.ok()) return End(sequence, {.status = row.status});
+    if (row.prompt_logprobs.has_value()) prompt_logprobs.push_back(*row.prompt_logprobs);
   }
-  std::vector<TokenLogprobs> found;
-  const int32_t end = std::min(chunk.end(), sequence.num_prompt_tokens - 1);
-  for (int32_t position = sequence.num_prompt_logprobs; position < end; ++position) {
-    const float* row = logits.row<float>(position - chunk.start);
-    absl::StatusOr<TokenLogprobs> logprobs =
-        Logprobs({row, static_cast<size_t>(logits.cols())}, sequence.tokens[position + 1],
-                 *sequence.sampling.prompt_logprobs);
-    if (!logprobs.ok()) return logprobs.status();
-    found.push_back(*std::move(logprobs));
+  if (!prompt_logprobs.empty()) {
+    sequence.num_prompt_logprobs += static_cast<int32_t>(prompt_logprobs.size());
+    sequence.stream->PushPrompt(std::move(prompt_logprobs));
   }
-  sequence.num_prompt_logprobs = std::max(sequence.num_prompt_logprobs, end);
-  if (!found.empty()) sequence.stream->PushPrompt(std::move(found));
-  return absl::OkStatus();
+  if (!rows.empty() && rows.back().token.has_value()) TakeToken(sequence, rows.back());
 }
 
-// Samples a sequence's next token from its row and delivers it, or ends the sequence.
-void Engine::Impl::TakeToken(Sequence& sequence, const StepLogits& row) {
+// Delivers a sequence's next token, or ends the sequence.
+void Engine::Impl::TakeToken(Sequence& sequence, const SampledRow& row) {
   if (sequence.num_output_tokens() == 0) prompt_tokens_ += sequence.num_prompt_tokens;
-  const SamplingParams& sampling = sequence.sampling;
-  const auto size = static_cast<size_t>(row.values.cols());
-  const std::span<const float> logits(row.values.data<float>(), size);
-  const absl::StatusOr<int32_t> token =
-      row.ids.empty() ? sampler_.Sample(logits, sampling, sequence.state())
-                      : sampler_.SampleLikeliest(logits, {row.ids.data<int32_t>(), size}, sampling,
-                                                 sequence.state());
-  if (!token.ok()) return End(sequence, {.status = token.status()});
-  const std::vector<int32_t>& stop_ids = sampling.stop_token_ids;
-  if (std::find(stop_ids.begin(), stop_ids.end(), *token) != stop_ids.end()) {
-    return End(sequence, {.reason = FinishReason::kStop, .stop_token_id = *token});
+  const std::vector<int32_t>& stop_ids = sequence.sampling.stop_token_ids;
+  if (std::find(stop_ids.begin(), stop_ids.end(), *row.token) != stop_ids.end()) {
+    return End(sequence, {.reason = FinishReason::kStop, .stop_token_id = *row.token});
   }
-  std::optional<TokenLogprobs> logprobs;
-  if (sampling.logprobs.has_value()) logprobs = *Logprobs(logits, *token, *sampling.logprobs);
   MeasureToken(sequence, absl::Now());
-  sequence.tokens.push_back(*token);
-  const size_t unread = sequence.stream->Push(*token, std::move(logprobs));
+  sequence.tokens.push_back(*row.token);
+  const size_t unread = sequence.stream->Push(*row.token, row.logprobs);
   ++generated_tokens_;
   if (sequence.length() == sequence.max_length) {
     End(sequence, {.reason = FinishReason::kLength});

@@ -8,7 +8,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
-#include "kernels/core/lane_math.h"
 
 namespace intermix {
 namespace {
@@ -98,13 +97,12 @@ absl::StatusOr<int32_t> LikeliestToken(std::span<const float> logits) {
 }
 
 absl::StatusOr<TokenLogprobs> Logprobs(std::span<const float> logits, int32_t token,
-                                       int32_t num_top) {
+                                       int32_t num_top, TokenWeights& weights) {
   const absl::StatusOr<int32_t> likeliest = LikeliestToken(logits);
   if (!likeliest.ok()) return likeliest.status();
   const float max = logits[*likeliest];
-  double total = 0.0;
-  for (float logit : logits) total += static_cast<double>(LaneExp(logit - max));
-  const double log_total = std::log(total);
+  weights.Set(logits, max, 1.0f);
+  const double log_total = std::log(weights.total());
   const auto logprob = [&](int32_t id) {
     return static_cast<float>(static_cast<double>(logits[id]) - static_cast<double>(max) -
                               log_total);

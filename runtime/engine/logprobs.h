@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/engine/token_weights.h"
 
 namespace intermix {
 
@@ -36,7 +37,8 @@ absl::StatusOr<int32_t> LikeliestToken(std::span<const float> logits);
 
 // Of `token`, and of the `num_top` likeliest tokens. One fixed order of additions, so that a
 // row always gives the same bits. INTERNAL as LikeliestToken.
+//   weights  scratch
 absl::StatusOr<TokenLogprobs> Logprobs(std::span<const float> logits, int32_t token,
-                                       int32_t num_top);
+                                       int32_t num_top, TokenWeights& weights);
 
 }  // namespace intermix

@@ -25,10 +25,8 @@ double Uniform(uint64_t seed, const AnswerState& state, Purpose purpose) {
   return static_cast<double>(bits) * 0x1p-52;
 }
 
-// Probability of a token up to the common factor; 1 for the most likely one. Sums are in double.
-double Weight(float logit, float max, float temperature) {
-  return static_cast<double>(LaneExp((logit - max) / temperature));
-}
+// No token beyond the first tier has more than this weight, a little above e^-8.
+constexpr float kUnlikelyWeight = 3.4e-4f;
 
 }  // namespace
 
@@ -44,41 +42,20 @@ absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> row, const Sampli
   const bool keeps_all =
       (params.top_k == 0 || params.top_k >= static_cast<int64_t>(logits.size())) &&
       params.top_p >= 1.0f && params.min_p <= 0.0f;
-  if (keeps_all) return SampleAll(logits, max, params.temperature, draw);
+  weights_.Set(logits, max, params.temperature);
+  // By ascending id: nothing needs sorting.
+  if (keeps_all) return weights_.TokenAt(draw * weights_.total());
   return SampleFiltered(logits, max, params, draw);
-}
-
-// Walks the vocabulary by ascending id: nothing needs sorting.
-int32_t Sampler::SampleAll(std::span<const float> logits, float max, float temperature,
-                           double draw) {
-  weights_.clear();
-  double total = 0.0;
-  for (float logit : logits) {
-    weights_.push_back(Weight(logit, max, temperature));
-    total += weights_.back();
-  }
-  double sum = 0.0;
-  for (size_t id = 0; id < weights_.size(); ++id) {
-    sum += weights_[id];
-    if (sum > draw * total) return static_cast<int32_t>(id);
-  }
-  Fatal("the weights' two sums differ");  // the same additions in the same order
 }
 
 int32_t Sampler::SampleFiltered(std::span<const float> logits, float max,
                                 const SamplingParams& params, double draw) {
   candidates_.clear();
   num_sorted_ = 0;
-  for (size_t id = 0; id < logits.size(); ++id) {
-    candidates_.push_back({logits[id], static_cast<int32_t>(id)});
-  }
+  SetTiers(logits, max, params.temperature);
   const auto top_k = static_cast<size_t>(params.top_k);
-  if (top_k > 0 && top_k < logits.size()) {
-    return DrawFiltered(top_k, std::nullopt, max, params, draw);
-  }
-  double total = 0.0;
-  for (float logit : logits) total += Weight(logit, max, params.temperature);
-  return DrawFiltered(logits.size(), total, max, params, draw);
+  if (top_k > 0 && top_k < logits.size()) return DrawFiltered(top_k, std::nullopt, params, draw);
+  return DrawFiltered(logits.size(), weights_.total(), params, draw);
 }
 
 int32_t Sampler::LikeliestNeeded(const SamplingParams& params, const AnswerState& state,
@@ -97,54 +74,84 @@ absl::StatusOr<int32_t> Sampler::SampleLikeliest(std::span<const float> logits,
   const auto top_k = static_cast<size_t>(params.top_k);
   CHECK(top_k > 0 && top_k <= ids.size()) << top_k << " of " << ids.size();
   candidates_.clear();
-  for (size_t i = 0; i < top_k; ++i) candidates_.push_back({logits[i], ids[i]});
+  num_tiers_ = 0;
+  for (size_t i = 0; i < top_k; ++i) {
+    const float weight = LaneExp((logits[i] - logits[0]) / params.temperature);
+    candidates_.push_back({logits[i], ids[i], weight});
+  }
   num_sorted_ = top_k;
-  return DrawFiltered(top_k, std::nullopt, logits[0], params,
+  return DrawFiltered(top_k, std::nullopt, params,
                       Uniform(params.seed, state, Purpose::kSampleToken));
-}
-
-double Sampler::WeightOf(size_t candidate, float max, const SamplingParams& params) {
-  SortUpTo(candidate + 1);
-  return Weight(candidates_[candidate].logit, max, params.temperature);
 }
 
 // Walks candidates from the most likely one down. Keeps the first `kept`, then of those the fewest
 // whose share of the total weight reaches top_p, then those of them with at least min_p of the
 // likeliest one's weight, which is 1; then draws among the kept ones.
 //   total  the weight of the `kept`; none: their sum in this order
-int32_t Sampler::DrawFiltered(size_t kept, std::optional<double> total, float max,
+int32_t Sampler::DrawFiltered(size_t kept, std::optional<double> total,
                               const SamplingParams& params, double draw) {
   if (!total.has_value()) {
-    SortUpTo(kept);
     total = 0.0;
-    for (size_t i = 0; i < kept; ++i) *total += WeightOf(i, max, params);
+    for (size_t i = 0; i < kept && Sorted(i + 1); ++i) *total += candidates_[i].weight;
   }
   const double wanted = params.top_p < 1.0f ? *total * static_cast<double>(params.top_p)
                                             : std::numeric_limits<double>::infinity();
+  if (params.min_p > kUnlikelyWeight) num_tiers_ = std::min<size_t>(num_tiers_, 1);
   double mass = 0.0;
-  for (size_t i = 0; i < kept; ++i) {
-    const double w = WeightOf(i, max, params);
-    if (w < static_cast<double>(params.min_p)) {
-      kept = i;
-      break;
-    }
-    mass += w;
-    // A zero weight ends it too: what follows can not be drawn.
-    if (mass >= wanted || w == 0.0) kept = i + 1;
+  size_t i = 0;
+  for (; i < kept && mass < wanted && Sorted(i + 1); ++i) {
+    const float weight = candidates_[i].weight;
+    if (weight < params.min_p) break;
+    mass += weight;
   }
+  kept = i;
 
   double sum = 0.0;
-  for (size_t i = 0; i < kept; ++i) {
-    sum += WeightOf(i, max, params);
+  for (i = 0; i < kept; ++i) {
+    sum += candidates_[i].weight;
     if (sum > draw * mass) return candidates_[i].id;
   }
   Fatal("the kept weights' two sums differ");  // the same additions in the same order
 }
 
-// Makes the first `count` candidates the right ones in the right order. Most draws look at a few
-// only, so the sorted part grows by factors instead of sorting the whole vocabulary.
+// Whether there are `count` candidates; the first of them are then the right ones in the right
+// order.
+bool Sampler::Sorted(size_t count) {
+  if (count <= num_sorted_) return true;
+  while (count > candidates_.size() && tier_ < num_tiers_) AddTier();
+  if (count > candidates_.size()) return false;
+  SortUpTo(count);
+  return true;
+}
+
+// Few draws look beyond the first tier: the tokens within some 8 temperatures of the largest logit.
+void Sampler::SetTiers(std::span<const float> logits, float max, float temperature) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  row_ = logits;
+  tier_ = 0;
+  num_tiers_ = kTiers;
+  // Where rounding leaves no such number the first tier has all.
+  const float first = max - 8.0f * temperature;
+  const bool holds = (first - max) / temperature < -7.99f;
+  bounds_ = {kInfinity, holds ? first : -kInfinity, max - 12.0f * temperature, -kInfinity};
+}
+
+// Those without a weight are left out: they cannot be drawn, nor can anything that follows them.
+void Sampler::AddTier() {
+  const float most = bounds_[tier_];
+  const float above = bounds_[++tier_];
+  const auto size = static_cast<int64_t>(row_.size());
+  for (int64_t i = weights_.rows().NextAbove(row_, 0, above); i < size;
+       i = weights_.rows().NextAbove(row_, i + 1, above)) {
+    const auto id = static_cast<int32_t>(i);
+    if (row_[i] > most || weights_[id] == 0.0f) continue;
+    candidates_.push_back({row_[i], id, weights_[id]});
+  }
+}
+
+// Most draws look at a few candidates only, so the sorted part grows by factors instead of sorting
+// all of them.
 void Sampler::SortUpTo(size_t count) {
-  if (count <= num_sorted_) return;
   const size_t target =
       std::min(candidates_.size(), std::max({count, 8 * num_sorted_, size_t{64}}));
   const auto before = [](const Candidate& a, const Candidate& b) {

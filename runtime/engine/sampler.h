@@ -6,6 +6,7 @@
 // An object only owns scratch memory; use one from one thread at a time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/engine/logit_adjuster.h"
 #include "runtime/engine/sampling_params.h"
+#include "runtime/engine/token_weights.h"
 
 namespace intermix {
 
@@ -42,20 +44,29 @@ class Sampler {
   struct Candidate {
     float logit;
     int32_t id;
+    float weight;
   };
 
-  void SortUpTo(size_t count);
-  int32_t SampleAll(std::span<const float> logits, float max, float temperature, double draw);
   int32_t SampleFiltered(std::span<const float> logits, float max, const SamplingParams& params,
                          double draw);
-  double WeightOf(size_t candidate, float max, const SamplingParams& params);
-  int32_t DrawFiltered(size_t kept, std::optional<double> total, float max,
-                       const SamplingParams& params, double draw);
+  void SetTiers(std::span<const float> logits, float max, float temperature);
+  void AddTier();
+  bool Sorted(size_t count);
+  void SortUpTo(size_t count);
+  int32_t DrawFiltered(size_t kept, std::optional<double> total, const SamplingParams& params,
+                       double draw);
 
   LogitAdjuster adjuster_;
-  std::vector<double> weights_;        // [vocab_size] by id
+  TokenWeights weights_;
   std::vector<Candidate> candidates_;  // the first num_sorted_ are sorted: logit descending, id
   size_t num_sorted_ = 0;              // ascending; none of the others comes before them
+  // Candidates come tier after tier: of row_, the tokens with logits above bounds_[tier + 1] and up
+  // to bounds_[tier].
+  static constexpr size_t kTiers = 3;
+  std::span<const float> row_;
+  std::array<float, kTiers + 1> bounds_ = {};
+  size_t tier_ = 0;  // the next
+  size_t num_tiers_ = 0;
 };
 
 }  // namespace intermix

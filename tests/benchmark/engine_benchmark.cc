@@ -1,6 +1,8 @@
 // What the engine adds to a step of the model: scheduling, sampling, delivery and all else that
 // rank 0 does between two steps, with a model that answers at once. Arguments: sequences,
-// vocabulary.
+// vocabulary, and how tokens are chosen: the likeliest, any by its probability, or of those that
+// make up nine tenths.
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -11,11 +13,16 @@
 namespace intermix {
 namespace {
 
-// Logits that are there already: those of every row are the same, and 0.
+// Logits that are there already, the same for every row. Of a vocabulary of 32,000 the first token
+// has three fifths of the probability, and many share the rest.
 class InstantModel final : public ModelRunner {
  public:
-  explicit InstantModel(int32_t vocab_size) : logits_(static_cast<size_t>(vocab_size) * 512, 0.0f) {
-    vocab_size_ = vocab_size;
+  InstantModel(int32_t vocab_size, int rows)
+      : vocab_size_(vocab_size), logits_(static_cast<size_t>(vocab_size) * rows) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal(0.0f, 2.5f);
+    for (int32_t id = 0; id < vocab_size; ++id) logits_[id] = id == 0 ? 14.0f : normal(random);
+    for (size_t i = vocab_size; i < logits_.size(); ++i) logits_[i] = logits_[i - vocab_size];
   }
   int32_t vocab_size() const override { return vocab_size_; }
   int32_t max_context() const override { return 4096; }
@@ -40,16 +47,25 @@ class InstantModel final : public ModelRunner {
   std::vector<int32_t> ids_;
 };
 
+enum Choice { kLikeliest, kAny, kNineTenths };
+
 void EngineStep(benchmark::State& state) {
-  constexpr int32_t kTokens = 2000;
   const auto sequences = static_cast<int>(state.range(0));
   const auto vocab = static_cast<int32_t>(state.range(1));
+  const auto choice = static_cast<Choice>(state.range(2));
+  const int32_t tokens = choice == kLikeliest ? 2000 : 100;
+  state.SetLabel(choice == kLikeliest ? "likeliest" : choice == kAny ? "any" : "nine tenths");
   for (auto _ : state) {
-    InstantModel model(vocab);
+    InstantModel model(vocab, sequences);
     Engine engine({.max_running = sequences}, model);
     std::vector<std::shared_ptr<RequestStream>> streams;
     for (int i = 0; i < sequences; ++i) {
-      streams.push_back(*engine.Submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = kTokens}}));
+      streams.push_back(
+          *engine.Submit({.prompt = {1, 2, 3},
+                          .sampling = {.temperature = choice == kLikeliest ? 0.0f : 1.0f,
+                                       .top_p = choice == kNineTenths ? 0.9f : 1.0f,
+                                       .seed = static_cast<uint64_t>(i),
+                                       .max_tokens = tokens}}));
     }
     const absl::Time start = absl::Now();
     std::thread thread([&engine] { engine.Run(); });
@@ -57,13 +73,13 @@ void EngineStep(benchmark::State& state) {
       while (!stream->Next().finished) {
       }
     }
-    state.SetIterationTime(absl::ToDoubleSeconds(absl::Now() - start) / kTokens);
+    state.SetIterationTime(absl::ToDoubleSeconds(absl::Now() - start) / tokens);
     engine.Shutdown();
     thread.join();
   }
 }
 BENCHMARK(EngineStep)
-    ->ArgsProduct({{1, 16, 64}, {2048, 32000}})
+    ->ArgsProduct({{1, 16, 64}, {2048, 32000}, {kLikeliest, kAny, kNineTenths}})
     ->UseManualTime()
     ->Iterations(3)
     ->Unit(benchmark::kMicrosecond);

@@ -36,6 +36,7 @@ TEST(LikeliestTokenTest, IsTheFirstOfTheLargestWhereverItStands) {
 }
 
 TEST(LogprobsTest, AgreeWithLibmAndAFullSort) {
+  TokenWeights weights;
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0.0f, 4.0f);
   for (int i = 0; i < 100; ++i) {
@@ -50,7 +51,7 @@ TEST(LogprobsTest, AgreeWithLibmAndAFullSort) {
     std::stable_sort(order.begin(), order.end(),
                      [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
 
-    const absl::StatusOr<TokenLogprobs> got = Logprobs(logits, token, num_top);
+    const absl::StatusOr<TokenLogprobs> got = Logprobs(logits, token, num_top, weights);
     ASSERT_TRUE(got.ok());
     EXPECT_NEAR(got->logprob, logits[token] - std::log(total), 1e-5);
     ASSERT_EQ(got->top.size(), std::min<size_t>(num_top, logits.size()));
@@ -63,13 +64,15 @@ TEST(LogprobsTest, AgreeWithLibmAndAFullSort) {
 
 TEST(LogprobsTest, ATokenThatCannotBeIsMinusInfinity) {
   const std::vector<float> logits = {0.0f, -kInfinity, 0.0f};
-  EXPECT_EQ(Logprobs(logits, 1, 0)->logprob, -kInfinity);
-  EXPECT_FLOAT_EQ(Logprobs(logits, 0, 0)->logprob, -std::log(2.0f));
+  TokenWeights weights;
+  EXPECT_EQ(Logprobs(logits, 1, 0, weights)->logprob, -kInfinity);
+  EXPECT_FLOAT_EQ(Logprobs(logits, 0, 0, weights)->logprob, -std::log(2.0f));
 }
 
 TEST(LogprobsTest, ABrokenRowIsAnInternalError) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  const absl::Status status = Logprobs(std::vector<float>{1.0f, nan}, 0, 1).status();
+  TokenWeights weights;
+  const absl::Status status = Logprobs(std::vector<float>{1.0f, nan}, 0, 1, weights).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_THAT(status.message(), HasSubstr("NaN logits (first at token id 1)"));
 }

@@ -271,6 +271,46 @@ TEST(SamplerTest, ExtremeTemperaturesStayInRange) {
   }
 }
 
+// Candidates are found by how far below the largest logit they are, in temperatures; what rounding
+// makes of that bound does not show.
+TEST(SamplerTest, TemperaturesBelowTheLogitsPrecision) {
+  const float below = std::nextafter(100.0f, 0.0f);
+  for (float temperature : {1e-8f, 1e-7f, 5e-7f, 1e-6f, 2e-6f, 1e-5f}) {
+    for (const SamplingParams& filter :
+         {SamplingParams{.min_p = 0.5f}, SamplingParams{.min_p = 1e-4f},
+          SamplingParams{.top_p = 0.999f}, SamplingParams{.top_k = 2}}) {
+      SamplingParams params = filter;
+      params.temperature = temperature;
+      for (int i = 0; i < 50; ++i) {
+        const int32_t token = MustSample({below, 100.0f, 0.0f, 100.0f, -kInfinity}, params, i);
+        EXPECT_TRUE(token == 1 || token == 3 || (token == 0 && temperature > 5e-7f)) << token;
+      }
+    }
+  }
+}
+
+// Enough candidates far below the likeliest for every tier, and for sorting in several turns.
+TEST(SamplerTest, FarCandidatesAreDrawnAsOftenAsTheyShould) {
+  std::vector<float> logits(5000, 0.0f);
+  logits[17] = 9.0f;    // as likely as 8103 of the others
+  logits[4000] = 3.0f;  // as 20 of them
+  Sampler sampler;
+  int likeliest = 0;
+  int second = 0;
+  constexpr int kDraws = 4000;
+  for (int i = 0; i < kDraws; ++i) {
+    const int32_t token = *SampleAt(sampler, logits, {.temperature = 1.0f, .top_p = 0.9f}, i);
+    likeliest += token == 17;
+    second += token == 4000;
+    if (token != 17 && token != 4000) {
+      EXPECT_LT(token, 3700) << "top_p cuts the highest ids";
+    }
+  }
+  const double total = 0.9 * (std::exp(9.0) + std::exp(3.0) + 4998);
+  EXPECT_NEAR(likeliest / double{kDraws}, std::exp(9.0) / total, 0.03);
+  EXPECT_NEAR(second / double{kDraws}, std::exp(3.0) / total, 0.003);
+}
+
 TEST(SamplerTest, SurvivesALargeVocabularyThatIsFlat) {
   const std::vector<float> logits(50000, 1.25f);
   Sampler sampler;

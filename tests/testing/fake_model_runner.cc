@@ -43,6 +43,7 @@ Expected ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams
                         const FakeModelOptions& options, int32_t choice) {
   Expected expected;
   Sampler sampler;
+  TokenWeights weights;
   std::vector<int32_t> history = prompt;
   for (int32_t i = 0; i < sampling.max_tokens; ++i) {
     if (static_cast<int32_t>(history.size()) >= options.max_context) break;
@@ -56,7 +57,7 @@ Expected ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams
     history.push_back(*token);
     expected.tokens.push_back(*token);
     if (sampling.logprobs.has_value()) {
-      expected.logprobs.push_back(*Logprobs(logits, *token, *sampling.logprobs));
+      expected.logprobs.push_back(*Logprobs(logits, *token, *sampling.logprobs, weights));
     }
   }
   return expected;
@@ -65,9 +66,10 @@ Expected ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams
 std::vector<TokenLogprobs> ExpectedPromptLogprobs(const std::vector<int32_t>& prompt, int32_t top,
                                                   const FakeModelOptions& options) {
   std::vector<TokenLogprobs> expected;
+  TokenWeights weights;
   const std::span<const int32_t> all(prompt);
   for (size_t i = 1; i < prompt.size(); ++i) {
-    expected.push_back(*Logprobs(FakeLogits(all.first(i), options), prompt[i], top));
+    expected.push_back(*Logprobs(FakeLogits(all.first(i), options), prompt[i], top, weights));
   }
   return expected;
 }
