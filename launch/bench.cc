@@ -12,9 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "comm/mpi_communicator.h"
-#include "comm/parallel_layout.h"
 #include "comm/self_communicator.h"
-#include "comm/sharding.h"
 #include "kernels/core/thread_pool.h"
 #include "runtime/bench/checkpoint_bench.h"
 #include "runtime/bench/engine_bench.h"
@@ -24,7 +22,6 @@
 #include "runtime/bench/model_presets.h"
 #include "runtime/bench/peak_bench.h"
 #include "runtime/engine/device.h"
-#include "runtime/engine/memory_need.h"
 
 namespace intermix {
 namespace {
@@ -46,8 +43,10 @@ TurnOptions TurnsOf(const BenchOptions& options) {
 }
 
 // Opens the devices of `world` and measures on them.
+//   local_rank  among the ranks of this host
 template <typename F>
-BenchTables OnDevice(const BenchOptions& options, Communicator& world, const F& measure) {
+BenchTables OnDevice(BenchOptions options, Communicator& world, int local_rank, const F& measure) {
+  options.rank.local_rank = local_rank;
   absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options.rank, world.rank());
   if (absl::Status s = AgreeOnStatus(world, backend.status()); !s.ok()) return s;
   absl::StatusOr<std::vector<Limit>> limits = LimitsOf(options.rank);
@@ -70,23 +69,6 @@ BenchTables OnDevice(const BenchOptions& options, Communicator& world, const F& 
   return all;
 }
 
-// Whether the whole model, and a cache for the longest measurement, fit into the device's memory.
-absl::Status CheckMemory(const BenchOptions& options, const ModelConfig& config,
-                         const QuantSpec& quant, const Backend& backend) {
-  const absl::StatusOr<ShardPlan> plan = MakeShardPlan(config.shard_dims(), ParallelLayout(), 0);
-  if (!plan.ok()) return plan.status();
-  int64_t sequences = 1;
-  for (const int64_t batch : options.batches) sequences = std::max(sequences, batch);
-  const int64_t length = std::max<int64_t>(options.prompt, options.context + options.generate);
-  const int64_t need = WeightBytes(config, quant, *plan) +
-                       sequences * length * KvBytesPerToken(config, *plan, options.rank.kv_dtype);
-  const int64_t free = backend.free_bytes();
-  if (need <= free) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("the model and its cache need ", need >> 20, " MiB of memory and ", free >> 20,
-                   " MiB are free; use --layers, or a smaller --batch or --context"));
-}
-
 }  // namespace
 
 BenchTables BenchPeakCommand(const BenchOptions& options) {
@@ -105,7 +87,7 @@ BenchTables BenchKernelsCommand(const BenchOptions& options) {
                                                      .contexts = options.contexts,
                                                      .kv_dtype = options.rank.kv_dtype});
   const std::unique_ptr<Communicator> alone = MakeSelfCommunicator();
-  return OnDevice(options, *alone, [&](Backend& backend, TurnTimer& timer) {
+  return OnDevice(options, *alone, 0, [&](Backend& backend, TurnTimer& timer) {
     return BenchTables(BenchKernels(cases, options.filter, backend, timer,
                                     [](size_t done, size_t total, const std::string& what) {
                                       Say(absl::StrCat(done + 1, "/", total, " ", what));
@@ -122,8 +104,6 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
   const std::unique_ptr<Communicator> world = session.World();
   const bool first = world->rank() == 0;
   const auto measure = [&](Backend& backend, TurnTimer& timer) -> BenchTables {
-    const absl::Status memory = CheckMemory(options, *config, *quant, backend);
-    if (absl::Status s = AgreeOnStatus(*world, memory); !s.ok()) return s;
     return BenchModel({.config = *config,
                        .quant = *quant,
                        .prompt = options.prompt,
@@ -131,10 +111,12 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
                        .batches = options.batches,
                        .context = options.context,
                        .kv_dtype = options.rank.kv_dtype,
+                       .tp = options.rank.tp,
+                       .ep = options.rank.ep,
                        .progress = first ? BenchProgress(&Say) : BenchProgress()},
                       backend, world->Split(0, world->rank()), timer);
   };
-  BenchTables tables = OnDevice(options, *world, measure);
+  BenchTables tables = OnDevice(options, *world, session.local_rank(), measure);
   if (tables.ok() && !first) tables->clear();
   return tables;
 }
@@ -150,6 +132,7 @@ BenchTables BenchEngineCommand(const BenchOptions& options) {
                            .turns = options.turns,
                            .progress = world->rank() == 0 ? BenchProgress(&Say) : BenchProgress()};
   bench.rank.quant = *quant;
+  bench.rank.local_rank = session.local_rank();
   return BenchEngine(bench, std::move(world));
 }
 

@@ -8,6 +8,7 @@
 
 #include "launch/bench.h"
 #include "launch/commands.h"
+#include "launch/job.h"
 #include "launch/quant_options.h"
 
 namespace intermix {
@@ -100,6 +101,7 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   checkpoint->add_option("--layers", options->layers, "0: all")->check(CLI::NonNegativeNumber);
   checkpoint->add_option("--scratch", options->scratch, "Where the files are made, and removed")
       ->check(CLI::ExistingDirectory);
+  for (CLI::App* command : {model, engine}) AddLayoutOptions(*command, options->rank);
   for (CLI::App* command : {model, engine, checkpoint}) AddQuantOptions(*command, options->quant);
   for (CLI::App* command : {kernels, model, engine})
     AddKvDTypeOption(*command, options->rank.kv_dtype);

@@ -27,14 +27,18 @@ void LogKvCache(Rank& rank, DType dtype) {
 
 }  // namespace
 
-void AddJobOptions(CLI::App& command, JobOptions& options) {
-  RankOptions& rank = options.rank;
-  command.add_option("--model", rank.model_directory, "Checkpoint: quantised, or Hugging Face")
-      ->required();
+void AddLayoutOptions(CLI::App& command, RankOptions& rank) {
   command.add_option("--tp", rank.tp, "Tensor parallel ranks (0: all)")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--ep", rank.ep, "Expert parallel groups (0: as many as divide the experts)")
       ->check(CLI::NonNegativeNumber);
+}
+
+void AddJobOptions(CLI::App& command, JobOptions& options) {
+  RankOptions& rank = options.rank;
+  command.add_option("--model", rank.model_directory, "Checkpoint: quantised, or Hugging Face")
+      ->required();
+  AddLayoutOptions(command, rank);
   command.add_option("--device", rank.device, "cpu, cuda, or reference (scalar and slow)")
       ->capture_default_str();
   command

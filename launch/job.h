@@ -25,6 +25,9 @@ struct JobOptions {
   std::string log_format = "text";
 };
 
+// --tp and --ep; `rank` outlives the parse.
+void AddLayoutOptions(CLI::App& command, RankOptions& rank);
+
 // --model, --tp, --ep, --device, --threads, ...; `options` outlives the parse.
 void AddJobOptions(CLI::App& command, JobOptions& options);
 

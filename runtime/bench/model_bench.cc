@@ -7,12 +7,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "comm/agreement.h"
 #include "comm/parallel_groups.h"
 #include "comm/watchdog.h"
 #include "runtime/bench/profiled_backend.h"
 #include "runtime/bench/random_checkpoint.h"
 #include "runtime/bench/random_weight.h"
 #include "runtime/engine/device.h"
+#include "runtime/engine/memory_need.h"
 #include "runtime/engine/step_executor.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/transformer.h"
@@ -37,12 +39,15 @@ class ModelBench {
 
   absl::Status Load(std::unique_ptr<Communicator> world) {
     const ModelConfig& config = options_.config;
-    const absl::StatusOr<ParallelLayout> layout =
-        ParallelLayout::Make(world->size(), 0, 0, static_cast<int>(config.num_local_experts));
+    const absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(
+        world->size(), options_.tp, options_.ep, static_cast<int>(config.num_local_experts));
     if (!layout.ok()) return layout.status();
+    dp_ = layout->dp;
     const absl::StatusOr<ShardPlan> plan =
         MakeShardPlan(config.shard_dims(), *layout, world->rank());
     if (!plan.ok()) return plan.status();
+    const absl::Status memory = CheckMemory(*plan, world->size());
+    if (absl::Status s = AgreeOnStatus(*world, memory); !s.ok()) return s;
     absl::StatusOr<std::unique_ptr<Communicator>> devices =
         ConnectDevices(backend_, watchdog_, *world);
     if (!devices.ok()) return devices.status();
@@ -54,11 +59,8 @@ class ModelBench {
         });
     if (!model.ok()) return model.status();
     model_ = *std::move(model);
-    const int64_t sequences = *std::max_element(options_.batches.begin(), options_.batches.end());
-    const int64_t blocks = std::max(sequences * BlocksFor(options_.context + options_.generate),
-                                    BlocksFor(options_.prompt));
     cache_ = std::make_unique<KvCache>(KvCacheShape{.num_layers = config.num_hidden_layers,
-                                                    .num_blocks = blocks,
+                                                    .num_blocks = NumBlocks(),
                                                     .num_kv_heads = plan->kv_heads.size(),
                                                     .block_size = kBlockSize,
                                                     .head_dim = config.head_dim,
@@ -75,6 +77,25 @@ class ModelBench {
 
  private:
   static int64_t BlocksFor(int64_t positions) { return (positions + kBlockSize - 1) / kBlockSize; }
+  // Of the longest phase, in each dp group.
+  int64_t NumBlocks() const {
+    const int64_t sequences = *std::max_element(options_.batches.begin(), options_.batches.end());
+    return std::max((sequences + dp_ - 1) / dp_ * BlocksFor(options_.context + options_.generate),
+                    BlocksFor(options_.prompt));
+  }
+
+  // Whether this rank's shard and its cache fit into its device's memory, which CPUs share.
+  absl::Status CheckMemory(const ShardPlan& plan, int ranks) const {
+    const int64_t need =
+        WeightBytes(options_.config, options_.quant, plan) +
+        NumBlocks() * kBlockSize * KvBytesPerToken(options_.config, plan, options_.kv_dtype);
+    const int64_t free = backend_.free_bytes() / (backend_.device() == Device::kCpu ? ranks : 1);
+    if (need <= free) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("the model and its cache need ", need >> 20, " MiB of memory and ", free >> 20,
+                     " MiB are free; use --layers, or a smaller --batch or --context"));
+  }
+
   int64_t MaxPositions() const {
     return std::max(options_.prompt, options_.context + options_.generate);
   }
@@ -89,12 +110,12 @@ class ModelBench {
   }
 
   SequenceChunk Chunk(int32_t sequence, int32_t start, int32_t count) {
-    SequenceChunk chunk{.start = start, .logits = LogitsWanted::kLast};
+    SequenceChunk chunk{.dp_rank = sequence % dp_, .start = start, .logits = LogitsWanted::kLast};
     for (int32_t i = 0; i < count; ++i) chunk.tokens.push_back(NextToken());
     // The prompt is sequence 0; only sequences that generate have others beside them.
     const auto blocks = static_cast<int32_t>(BlocksFor(options_.context + options_.generate));
     chunk.blocks.resize(static_cast<size_t>(BlocksFor(start + count)));
-    std::iota(chunk.blocks.begin(), chunk.blocks.end(), sequence * blocks);
+    std::iota(chunk.blocks.begin(), chunk.blocks.end(), sequence / dp_ * blocks);
     return chunk;
   }
 
@@ -188,6 +209,7 @@ class ModelBench {
   Backend& backend_;
   Watchdog watchdog_{{.who = "bench"}};
   ParallelGroups groups_;
+  int32_t dp_ = 1;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<KvCache> cache_;
   uint64_t seed_ = 0;

@@ -28,6 +28,8 @@ struct ModelBenchOptions {
   std::vector<int32_t> batches = {1};  // sequences that generate together, after `context` tokens
   int32_t context = 512;               // tokens before the generated ones
   DType kv_dtype = DType::kBF16;       // of the KV cache; or kI8
+  int tp = 0;                          // as ParallelLayout::Make has them
+  int ep = 0;
   BenchProgress progress;
 };
 
@@ -35,6 +37,7 @@ struct ModelBenchOptions {
 // op. Tokens are those of all ranks; work, limits and ops are this rank's. `timer` holds the limits
 // of `backend`. Collective over `world`.
 //   INVALID_ARGUMENT: the options exceed the model's context, or its ranks do not divide it.
+//   FAILED_PRECONDITION: some rank's memory does not hold its shard and cache.
 absl::StatusOr<std::vector<Table>> BenchModel(const ModelBenchOptions& options, Backend& backend,
                                               std::unique_ptr<Communicator> world,
                                               TurnTimer& timer);

@@ -50,6 +50,50 @@ TEST(BenchCommandTest, MeasuresATinyModel) {
   EXPECT_NE(result.err.find("bench: generate, batch 2"), std::string::npos) << result.err;
 }
 
+TEST(BenchCommandTest, MeasuresLayoutsOfSeveralRanks) {
+  const auto measure = [](const std::string& tp, const std::string& ep) {
+    return RunProgram({.arguments = {MpiRun(),
+                                     "-n",
+                                     "2",
+                                     IntermixBinary(),
+                                     "bench",
+                                     "model",
+                                     "--config",
+                                     TestData() + "/tiny-mixtral",
+                                     "--threads",
+                                     "1",
+                                     "-p",
+                                     "16",
+                                     "-n",
+                                     "2",
+                                     "-b",
+                                     "3",
+                                     "--context",
+                                     "16",
+                                     "--group-size",
+                                     "32",
+                                     "--turns",
+                                     "1",
+                                     "--tp",
+                                     tp,
+                                     "--ep",
+                                     ep,
+                                     "-o",
+                                     "json"},
+                       .limit_seconds = 100});
+  };
+  for (const char* tp : {"1", "2"}) {
+    const ProgramResult result = measure(tp, "2");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const nlohmann::json json = nlohmann::json::parse(result.out);
+    ASSERT_EQ(json.at("model").size(), 2u);
+    EXPECT_GT(json["model"][1]["tokens/s"].get<double>(), 0.0) << "tp " << tp;
+  }
+  const ProgramResult refused = measure("3", "2");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_NE(refused.err.find("3 does not divide"), std::string::npos) << refused.err;
+}
+
 TEST(BenchCommandTest, MeasuresChosenKernels) {
   const ProgramResult result =
       Bench({"kernels", "--config", TestData() + "/tiny-mixtral", "--tokens", "1,3", "--contexts",
