@@ -2,6 +2,8 @@
 // memory. Passed explicitly; owned by the rank.
 #pragma once
 
+#include <array>
+#include <span>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -23,9 +25,24 @@ struct Execution {
     backend.CopyToDevice(values.data(), tensor);
     return tensor;
   }
-  template <typename T>
-  Tensor Upload(const std::vector<T>& values, int64_t cols) const {
-    return Upload(values).Reshape({static_cast<int64_t>(values.size()) / cols, cols});
+  // Several at once, by one copy.
+  template <size_t kCount>
+  std::array<Tensor, kCount> Upload(
+      const std::array<std::span<const int32_t>, kCount>& arrays) const {
+    constexpr size_t kAlignment = 16;  // elements: 64 bytes
+    std::vector<int32_t> all;
+    std::array<int64_t, kCount> begin;
+    for (size_t i = 0; i < kCount; ++i) {
+      begin[i] = static_cast<int64_t>(all.size());
+      all.insert(all.end(), arrays[i].begin(), arrays[i].end());
+      all.resize((all.size() + kAlignment - 1) / kAlignment * kAlignment);
+    }
+    const Tensor uploaded = Upload(all);
+    std::array<Tensor, kCount> tensors;
+    for (size_t i = 0; i < kCount; ++i) {
+      tensors[i] = uploaded.Rows(begin[i], begin[i] + static_cast<int64_t>(arrays[i].size()));
+    }
+    return tensors;
   }
   template <typename T>
   std::vector<T> Download(const Tensor& tensor) const {

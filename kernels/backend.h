@@ -44,6 +44,9 @@ class Backend {
   // A contiguous tensor of the device to host memory, after every op before it is done.
   virtual void CopyToHost(const Tensor& tensor, void* host) = 0;
 
+  // The same without waiting: `host` is of AllocateHost, and holds the tensor after Synchronize.
+  virtual void StartCopyToHost(const Tensor& tensor, void* host) = 0;
+
   // Returns when every op before it is done.
   virtual void Synchronize() = 0;
 

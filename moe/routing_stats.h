@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/core/tensor.h"
+
 namespace intermix {
 
 class RoutingStats {
@@ -14,15 +16,19 @@ class RoutingStats {
   RoutingStats(int64_t num_experts, int64_t first_expert)
       : first_expert_(first_expert), tokens_(num_experts) {}
 
-  //   totals  [layers, local experts]: the counters now; at most 2^32 tokens after the last update
-  void Update(const std::vector<int32_t>& totals, int64_t local_experts) {
-    last_.resize(totals.size(), 0);
-    for (size_t i = 0; i < totals.size(); ++i) {
-      const uint32_t more = static_cast<uint32_t>(totals[i]) - static_cast<uint32_t>(last_[i]);
-      const int64_t expert = first_expert_ + static_cast<int64_t>(i) % local_experts;
+  //   totals  [layers, local experts] int32 on the host: the counters now, at most 2^32 tokens
+  //   after
+  //           the last update; or empty
+  void Update(const Tensor& totals) {
+    if (totals.empty()) return;
+    last_.resize(static_cast<size_t>(totals.num_elements()), 0);
+    for (size_t i = 0; i < last_.size(); ++i) {
+      const int32_t now = totals.data<int32_t>()[i];
+      const uint32_t more = static_cast<uint32_t>(now) - static_cast<uint32_t>(last_[i]);
+      const int64_t expert = first_expert_ + static_cast<int64_t>(i) % totals.cols();
       tokens_[expert].fetch_add(more, std::memory_order_relaxed);
+      last_[i] = now;
     }
-    last_ = totals;
   }
 
   // [num_experts], summed over layers; zero for other ranks' experts.

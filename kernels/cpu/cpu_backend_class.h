@@ -27,6 +27,7 @@ class CpuBackend final : public Backend {
   Buffer AllocateHost(size_t bytes) override { return Buffer::Host(bytes); }
   void CopyToDevice(const void* host, Tensor tensor) override;
   void CopyToHost(const Tensor& tensor, void* host) override;
+  void StartCopyToHost(const Tensor& tensor, void* host) override { CopyToHost(tensor, host); }
   void Synchronize() override {}
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(

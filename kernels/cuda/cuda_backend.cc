@@ -44,15 +44,17 @@ void CudaBackend::CopyToHost(const Tensor& tensor, void* host) {
   if (bytes == 0) return;
   context_->MakeCurrent();
   CheckOnDevice(tensor);
-  cudaPointerAttributes attributes;
-  context_->Check(cudaPointerGetAttributes(&attributes, host), "looking at host memory");
-  if (attributes.type == cudaMemoryTypeHost) {
-    context_->Check(cudaMemcpyAsync(host, tensor.raw(), bytes, cudaMemcpyDeviceToHost, stream()),
-                    absl::StrCat("copying ", tensor.ToString(), " to the host"));
-    return Synchronize();
-  }
   Synchronize();  // tells an op's error from the copy's
   staging_.Download(tensor.raw(), host, bytes);
+}
+
+void CudaBackend::StartCopyToHost(const Tensor& tensor, void* host) {
+  Begin("StartCopyToHost", tensor);
+  CHECK(tensor.contiguous()) << tensor.ToString();
+  context_->CountHostWork();
+  const auto bytes = static_cast<size_t>(tensor.bytes());
+  context_->Check(cudaMemcpyAsync(host, tensor.raw(), bytes, cudaMemcpyDeviceToHost, stream()),
+                  absl::StrCat("copying ", tensor.ToString(), " to the host"));
 }
 
 void CudaBackend::Synchronize() {

@@ -27,6 +27,7 @@ class CudaBackend final : public Backend {
   Buffer AllocateHost(size_t bytes) override;
   void CopyToDevice(const void* host, Tensor tensor) override;
   void CopyToHost(const Tensor& tensor, void* host) override;
+  void StartCopyToHost(const Tensor& tensor, void* host) override;
   void Synchronize() override;
 
   // cuda_ops.cc

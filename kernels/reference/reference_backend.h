@@ -23,6 +23,7 @@ class ReferenceBackend final : public Backend {
   Buffer AllocateHost(size_t bytes) override { return Buffer::Host(bytes); }
   void CopyToDevice(const void* host, Tensor tensor) override;
   void CopyToHost(const Tensor& tensor, void* host) override;
+  void StartCopyToHost(const Tensor& tensor, void* host) override { CopyToHost(tensor, host); }
   void Synchronize() override {}
 
   // gemm.cc

@@ -42,6 +42,10 @@ void ProfiledBackend::CopyToHost(const Tensor& tensor, void* host) {
   Time("copy to host", [&] { inner_.CopyToHost(tensor, host); });
 }
 
+void ProfiledBackend::StartCopyToHost(const Tensor& tensor, void* host) {
+  Time("copy to host", [&] { inner_.StartCopyToHost(tensor, host); });
+}
+
 void ProfiledBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
   Time("linear", [&] { inner_.Gemm(x, w, y); }).work += LinearWork(w, x.tokens());
 }

@@ -39,6 +39,7 @@ class ProfiledBackend final : public Backend {
   Buffer AllocateHost(size_t bytes) override { return inner_.AllocateHost(bytes); }
   void CopyToDevice(const void* host, Tensor tensor) override;
   void CopyToHost(const Tensor& tensor, void* host) override;
+  void StartCopyToHost(const Tensor& tensor, void* host) override;
   void Synchronize() override { inner_.Synchronize(); }
   absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(
       std::span<const QuantizedWeight> parts) override {

@@ -13,6 +13,18 @@ namespace {
 // From this many tokens per rank on, sharding tokens saves more than its extra collectives cost.
 constexpr int64_t kShardedTokensPerRank = 16;
 
+// The wanted tokens that a rank has, as its rows.
+//   wanted  ascending
+std::vector<int32_t> RowsWithin(const Slice& mine, const std::vector<int32_t>& wanted) {
+  std::vector<int32_t> rows;
+  for (int32_t token : wanted) {
+    if (mine.begin <= token && token < mine.end) {
+      rows.push_back(token - static_cast<int32_t>(mine.begin));
+    }
+  }
+  return rows;
+}
+
 }  // namespace
 
 StepExecutor::StepExecutor(const Transformer& model, const KvCache& cache,
@@ -42,23 +54,16 @@ TokenPlacement StepExecutor::PlacementOf(const Batch& batch) const {
              : TokenPlacement::kReplicated;
 }
 
-LogitsRows StepExecutor::FindLogitsRows(const Execution& exec, const TokenRows& rows,
-                                        const std::vector<int32_t>& wanted) const {
-  LogitsRows found;
+std::vector<int64_t> StepExecutor::CountLogitsRows(const TokenRows& rows,
+                                                   const std::vector<int32_t>& wanted) const {
+  std::vector<int64_t> counts;
   const int tp = groups_.tp->size();
   for (int r = 0; r < tp; ++r) {
     const Slice part = Part(rows.tokens, tp, r);
-    found.counts.push_back(std::ranges::lower_bound(wanted, part.end) -
-                           std::ranges::lower_bound(wanted, part.begin));
+    counts.push_back(std::ranges::lower_bound(wanted, part.end) -
+                     std::ranges::lower_bound(wanted, part.begin));
   }
-  std::vector<int32_t> mine;
-  for (int32_t token : wanted) {
-    if (rows.mine.begin <= token && token < rows.mine.end) {
-      mine.push_back(token - static_cast<int32_t>(rows.mine.begin));
-    }
-  }
-  found.mine = exec.Upload(mine);
-  return found;
+  return counts;
 }
 
 StepLogits StepExecutor::Run(const Batch& batch) {
@@ -71,24 +76,29 @@ StepLogits StepExecutor::Run(const Batch& batch) {
   const TokenRows rows =
       TensorGroup(*groups_.tp)
           .Place(TokensOfGroups(batch, groups_.layout.dp), dp_rank, PlacementOf(batch));
+  // What has the same size in all steps of a shape comes first, so that it keeps its place.
+  const auto [token_ids, positions, slots, query_starts, block_tables, logits_mine, logits_order] =
+      exec.Upload<7>({inputs.token_ids, inputs.positions, inputs.slots, inputs.query_starts,
+                      inputs.block_tables, RowsWithin(rows.mine, inputs.logits_tokens),
+                      LogitsRowOrder(batch, groups_.layout.dp)});
   const ForwardContext ctx = {
       .exec = exec,
       .cache = cache_,
       .rows = rows,
-      .token_ids = exec.Upload(inputs.token_ids),
-      .paged = {.positions = exec.Upload(inputs.positions),
-                .slots = exec.Upload(inputs.slots),
-                .query_starts = exec.Upload(inputs.query_starts),
-                .block_tables = exec.Upload(inputs.block_tables, inputs.max_blocks)},
-      .logits = FindLogitsRows(exec, rows, inputs.logits_tokens)};
+      .token_ids = token_ids,
+      .paged = {.positions = positions,
+                .slots = slots,
+                .query_starts = query_starts,
+                .block_tables = block_tables.Reshape({inputs.num_sequences(), inputs.max_blocks})},
+      .logits = {.mine = logits_mine, .counts = CountLogitsRows(rows, inputs.logits_tokens)}};
   const Tensor mine = Forward(batch, ctx);
-  const StepLogits logits = batch.likeliest > 0
-                                ? CollectLikeliest(batch, mine)
-                                : StepLogits{.values = CollectLogits(batch, mine), .ids = Tensor()};
-  if (const Tensor& totals = model_.expert_totals(); !totals.empty()) {
-    stats_.Update(exec.Download<int32_t>(totals), totals.cols());
-  }
+  const Tensor totals = StartToHost(model_.expert_totals(), host_totals_);
+  const StepLogits logits =
+      batch.likeliest > 0
+          ? CollectLikeliest(batch, mine)
+          : StepLogits{.values = CollectLogits(batch, mine, logits_order), .ids = Tensor()};
   backend_.Synchronize();
+  stats_.Update(totals);
   return logits;
 }
 
@@ -103,7 +113,7 @@ Tensor StepExecutor::Forward(const Batch& batch, const ForwardContext& ctx) {
   return graphs_.Run(shape, ctx.token_ids.raw(), forward);
 }
 
-Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
+Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine, const Tensor& order) {
   const Execution exec = {.backend = backend_, .workspace = logits_workspace_};
   const ParallelLayout& layout = groups_.layout;
   const std::vector<int64_t> group_rows = LogitsRowsOfGroups(batch, layout.dp);
@@ -133,7 +143,7 @@ Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine) {
     begin = end;
   }
   const Tensor ordered = exec.Take(DType::kF32, {rows.rows(), padded_vocab});
-  backend_.GatherRows(rows, exec.Upload(LogitsRowOrder(batch, layout.dp)), ordered);
+  backend_.GatherRows(rows, order, ordered);
   return ToHost(ordered).Cols(0, model_.config().vocab_size);
 }
 
@@ -184,11 +194,17 @@ StepLogits StepExecutor::CollectLikeliest(const Batch& batch, const Tensor& mine
 }
 
 Tensor StepExecutor::ToHost(const Tensor& rows) {
-  if (rows.device() == Device::kCpu) return rows;
-  const size_t bytes = static_cast<size_t>(rows.bytes());
-  if (host_logits_.bytes() < bytes) host_logits_ = backend_.AllocateHost(bytes);
-  const Tensor copy = host_logits_.View(rows.dtype(), {rows.rows(), rows.cols()});
-  backend_.CopyToHost(rows, copy.raw());
+  const Tensor copy = StartToHost(rows, host_logits_);
+  backend_.Synchronize();
+  return copy;
+}
+
+Tensor StepExecutor::StartToHost(const Tensor& tensor, Buffer& host) {
+  if (tensor.empty() || tensor.device() == Device::kCpu) return tensor;
+  const size_t bytes = static_cast<size_t>(tensor.bytes());
+  if (host.bytes() < bytes) host = backend_.AllocateHost(bytes);
+  const Tensor copy = host.View(tensor.dtype(), {tensor.rows(), tensor.cols()});
+  backend_.StartCopyToHost(tensor, copy.raw());
   return copy;
 }
 

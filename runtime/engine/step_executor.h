@@ -38,16 +38,20 @@ class StepExecutor {
 
  private:
   TokenPlacement PlacementOf(const Batch& batch) const;
-  LogitsRows FindLogitsRows(const Execution& exec, const TokenRows& rows,
-                            const std::vector<int32_t>& wanted) const;
+  // How many of the wanted logits each rank of the tensor group has the tokens of.
+  std::vector<int64_t> CountLogitsRows(const TokenRows& rows,
+                                       const std::vector<int32_t>& wanted) const;
   // This rank's slice of the wanted rows' logits. Steps that only decode are replayed as graphs.
   Tensor Forward(const Batch& batch, const ForwardContext& ctx);
   // Every rank's slice of the logits to rank 0.
-  Tensor CollectLogits(const Batch& batch, const Tensor& mine);
+  //   order  LogitsRowOrder, on the device
+  Tensor CollectLogits(const Batch& batch, const Tensor& mine, const Tensor& order);
   // The likeliest tokens of every rank's slice to rank 0.
   StepLogits CollectLikeliest(const Batch& batch, const Tensor& mine);
   // A contiguous tensor where the host can read it.
   Tensor ToHost(const Tensor& rows);
+  // Brings a tensor to `host`, which grows where need be; it is there after Synchronize.
+  Tensor StartToHost(const Tensor& tensor, Buffer& host);
 
   const Transformer& model_;
   const KvCache& cache_;
@@ -58,7 +62,8 @@ class StepExecutor {
   Workspace workspace_;         // up to the logits
   Workspace logits_workspace_;  // apart, since a replayed step takes nothing from the other
   StepGraphs graphs_;
-  Buffer host_logits_;                   // where the device's memory is not the host's
+  Buffer host_logits_;  // where the device's memory is not the host's
+  Buffer host_totals_;
   std::vector<float> likeliest_values_;  // what CollectLikeliest returns
   std::vector<int32_t> likeliest_ids_;
 };

@@ -21,7 +21,7 @@ class SortByExpertTest : public testing::Test {
 };
 
 TEST_F(SortByExpertTest, OrdersByExpertThenToken) {
-  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, 2);
+  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}).Reshape({3, 2});
   const ExpertOrder order = SortByExpert(exec_, experts, 0, 4);
   EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 3, 3, 5, 6));
   EXPECT_THAT(exec_.Download<int32_t>(order.token_of_row), ElementsAre(0, 1, 2, 0, 2, 1));
@@ -29,7 +29,7 @@ TEST_F(SortByExpertTest, OrdersByExpertThenToken) {
 }
 
 TEST_F(SortByExpertTest, OtherRanksExpertsHaveNoRow) {
-  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, 2);
+  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}).Reshape({3, 2});
   const ExpertOrder order = SortByExpert(exec_, experts, 2, 2);
   EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 2, 3));
   EXPECT_THAT(exec_.Download<int32_t>(order.token_of_row), ElementsAre(0, 2, 1, 0, 0, 0));
@@ -37,8 +37,8 @@ TEST_F(SortByExpertTest, OtherRanksExpertsHaveNoRow) {
 }
 
 TEST_F(SortByExpertTest, GroupingBringsRowsAndCountsThem) {
-  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}, 2);
-  const Activations tokens = {.values = exec_.Upload(std::vector<float>{1, 2, 3}, 1)};
+  const Tensor experts = exec_.Upload(std::vector<int32_t>{2, 0, 0, 3, 2, 0}).Reshape({3, 2});
+  const Activations tokens = {.values = exec_.Upload(std::vector<float>{1, 2, 3}).Reshape({3, 1})};
   const Tensor totals = exec_.Upload(std::vector<int32_t>{10, -1});
   const ExpertOrder order = GroupByExpert(exec_, tokens, experts, 2, totals);
   EXPECT_THAT(exec_.Download<int32_t>(order.row_offsets), ElementsAre(0, 2, 3));
@@ -54,10 +54,14 @@ TEST_F(SortByExpertTest, NoTokens) {
 
 TEST(RoutingStatsTest, AddsWhatCameSinceTheLastUpdateAcrossLayersAndWraps) {
   RoutingStats stats(4, 2);  // experts 2 and 3 of 4
-  stats.Update({1, 2, 10, 20}, 2);
+  const auto update = [&stats](std::vector<int32_t> totals) {
+    stats.Update(Tensor(totals.data(), DType::kI32, {2, 2}));
+  };
+  update({1, 2, 10, 20});
   EXPECT_THAT(stats.expert_tokens(), ElementsAre(0, 0, 11, 22));
-  stats.Update({-1, 2, 10, 25}, 2);  // the first counter is at 2^32 - 1
-  stats.Update({4, 2, 10, 25}, 2);   // and wrapped
+  update({-1, 2, 10, 25});  // the first counter is at 2^32 - 1
+  update({4, 2, 10, 25});   // and wrapped
+  stats.Update(Tensor());   // of a dense model
   EXPECT_THAT(stats.expert_tokens(), ElementsAre(0, 0, 10 + (int64_t{1} << 32) + 4, 27));
 }
 

@@ -107,7 +107,9 @@ TEST_F(CudaBackendTest, MemoryIsZeroedAndCopiesOfAnySizeComeBack) {
   for (int32_t i = 0; i < 1000; ++i) large.view.data<int32_t>()[i] = i;
   EXPECT_TRUE(BitwiseEqual(back.view, large.view));
   const Buffer pinned = gpu_->AllocateHost(4000);
-  gpu_->CopyToHost(there.Rows(0, 1000), pinned.data());
+  gpu_->StartCopyToHost(there.Rows(0, 1000), pinned.data());
+  gpu_->StartCopyToHost(there.Rows(0, 0), pinned.data());
+  gpu_->Synchronize();
   EXPECT_EQ(std::memcmp(pinned.data(), large.view.raw(), 4000), 0);
 }
 
