@@ -24,6 +24,10 @@ std::string Bytes(uint64_t bytes) {
   return absl::StrFormat("%.*f %s", value < 10.0 && unit > 0 ? 1 : 0, value, kUnits[unit]);
 }
 
+uint64_t CacheTokens(const v1::EngineInfo& engine, uint64_t blocks) {
+  return blocks * engine.kv_block_tokens();
+}
+
 using Row = std::vector<std::string>;
 
 Row RankRow(const v1::Rank& rank) {
@@ -79,8 +83,8 @@ std::string ServerLines(const v1::GetServerInfoResponse& server) {
   absl::StrAppend(&text, "layout   ", LayoutText(model.layout()), "\n");
   absl::StrAppend(&text, "engine   step ", engine.step(), ", running ", engine.running(), " of ",
                   engine.max_running(), ", waiting ", engine.waiting(), " of ", engine.max_queue(),
-                  ", KV blocks free ", engine.free_kv_blocks(), " of ", engine.total_kv_blocks(),
-                  "\n");
+                  ", KV cache free for ", CacheTokens(engine, engine.free_kv_blocks()), " of ",
+                  CacheTokens(engine, engine.total_kv_blocks()), " tokens\n");
   absl::StrAppend(&text, "tokens   ", engine.prompt_tokens(), " of prompts, ",
                   engine.generated_tokens(), " generated\n");
   absl::StrAppend(&text, "cache    ", engine.prefix_hit_tokens(), " of ",

@@ -332,6 +332,7 @@ void Engine::Impl::Publish() {
                .waiting = scheduler_.num_waiting(),
                .free_blocks = scheduler_.num_free_blocks(),
                .total_blocks = scheduler_.num_total_blocks(),
+               .block_size = runner_.block_size(),
                .prompt_tokens = prompt_tokens_,
                .generated_tokens = generated_tokens_,
                .preemptions = scheduler_.num_preemptions(),

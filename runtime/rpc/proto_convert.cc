@@ -211,6 +211,7 @@ v1::EngineInfo EngineToProto(const EngineSnapshot& snapshot, const EngineOptions
   proto.set_max_queue(options.max_queue);
   proto.set_free_kv_blocks(snapshot.free_blocks);
   proto.set_total_kv_blocks(snapshot.total_blocks);
+  proto.set_kv_block_tokens(snapshot.block_size);
   proto.set_prompt_tokens(snapshot.prompt_tokens);
   proto.set_generated_tokens(snapshot.generated_tokens);
   proto.set_preemptions(snapshot.preemptions);

@@ -23,6 +23,7 @@ v1::GetServerInfoResponse Server() {
                                             .waiting = 2,
                                             .free_blocks = 3,
                                             .total_blocks = 4,
+                                            .block_size = 16,
                                             .prompt_tokens = 5,
                                             .generated_tokens = 6,
                                             .preemptions = 9,
@@ -63,7 +64,7 @@ TEST(StatusPageTest, ShowsServerAndRanks) {
             "intermix 9.9, serving, up 75 s\n"
             "model    tiny: MixtralForCausalLM, integer W4, context 2048\n"
             "layout   2 ranks: dp 1 x tp 2, ep 1 x etp 2\n"
-            "engine   step 12, running 1 of 7, waiting 2 of 8, KV blocks free 3 of 4\n"
+            "engine   step 12, running 1 of 7, waiting 2 of 8, KV cache free for 48 of 64 tokens\n"
             "tokens   5 of prompts, 6 generated\n"
             "cache    10 of 11 tokens found in the prefix cache, 9 preemptions\n"
             "\n"
