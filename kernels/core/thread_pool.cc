@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <thread>
 #include <vector>
 
@@ -46,6 +47,38 @@ void Pause() {
 #endif
 }
 
+// The chunks of a loop that a worker has yet to run. It takes them from the front, so that it walks
+// through memory as a prefetcher expects; workers that have none left take from the back.
+class alignas(64) Share {
+ public:
+  void Set(int64_t begin, int64_t end) {
+    range_.store(Pack(static_cast<uint64_t>(begin), static_cast<uint64_t>(end)),
+                 std::memory_order_relaxed);
+  }
+  // False if nothing is left.
+  bool TakeFirst(int64_t& chunk) { return Take(chunk, /*first=*/true); }
+  bool TakeLast(int64_t& chunk) { return Take(chunk, /*first=*/false); }
+
+ private:
+  static constexpr uint64_t Pack(uint64_t begin, uint64_t end) { return begin << 32 | end; }
+
+  bool Take(int64_t& chunk, bool first) {
+    uint64_t range = range_.load(std::memory_order_relaxed);
+    for (;;) {
+      const uint64_t begin = range >> 32;
+      const uint64_t end = range & 0xFFFFFFFFu;
+      if (begin >= end) return false;
+      const uint64_t rest = first ? Pack(begin + 1, end) : Pack(begin, end - 1);
+      if (range_.compare_exchange_weak(range, rest, std::memory_order_relaxed)) {
+        chunk = static_cast<int64_t>(first ? begin : end - 1);
+        return true;
+      }
+    }
+  }
+
+  std::atomic<uint64_t> range_{0};  // both ends in one, so that they change together
+};
+
 }  // namespace
 
 int NumAllowedCpus() { return static_cast<int>(AllowedCpus().size()); }
@@ -60,6 +93,7 @@ class ThreadPool::Impl {
     const int available = static_cast<int>(cpus_.size());
     const int num_threads = options.num_threads > 0 ? options.num_threads : available;
     spins_ = num_threads <= available ? kSpinsBeforeSleep : 0;
+    shares_ = std::vector<Share>(static_cast<size_t>(num_threads));
     for (int worker = 1; worker < num_threads; ++worker) {
       threads_.emplace_back([this, worker] { WorkerMain(worker); });
     }
@@ -88,7 +122,12 @@ class ThreadPool::Impl {
     body_ = &body;
     count_ = count;
     grain_ = grain;
-    next_.store(0, std::memory_order_relaxed);
+    const int64_t chunks = (count + grain - 1) / grain;
+    CHECK_LE(chunks, int64_t{UINT32_MAX});
+    for (int64_t w = 0; w < num_threads(); ++w) {
+      shares_[static_cast<size_t>(w)].Set(chunks * w / num_threads(),
+                                          chunks * (w + 1) / num_threads());
+    }
     state_.store(kOpen, std::memory_order_release);
     WakeWorkers();
     RunChunks(0);
@@ -112,11 +151,17 @@ class ThreadPool::Impl {
     epoch_.notify_all();
   }
 
+  void RunChunk(int64_t chunk, int worker) {
+    const int64_t begin = chunk * grain_;
+    (*body_)(begin, std::min(begin + grain_, count_), worker);
+  }
+
   void RunChunks(int worker) {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-      if (begin >= count_) return;
-      (*body_)(begin, std::min(begin + grain_, count_), worker);
+    int64_t chunk = 0;
+    while (shares_[static_cast<size_t>(worker)].TakeFirst(chunk)) RunChunk(chunk, worker);
+    for (int i = 1; i < num_threads(); ++i) {
+      Share& other = shares_[static_cast<size_t>((worker + i) % num_threads())];
+      while (other.TakeLast(chunk)) RunChunk(chunk, worker);
     }
   }
 
@@ -157,11 +202,11 @@ class ThreadPool::Impl {
   const Body* body_ = nullptr;
   int64_t count_ = 0;
   int64_t grain_ = 1;
+  std::vector<Share> shares_;  // of each worker
 
   // On cache lines of their own: every worker polls or bumps them.
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<uint32_t> state_{0};
-  alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<bool> stop_{false};
 
   std::vector<std::thread> threads_;  // last: they use everything above

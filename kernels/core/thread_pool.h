@@ -28,8 +28,9 @@ class ThreadPool {
 
   using Body = std::function<void(int64_t begin, int64_t end, int worker)>;
 
-  // Runs body(begin, end, worker) over a partition of [0, count) into chunks of at most `grain`,
-  // handed out dynamically; returns when all are done. A body must not depend on the partition.
+  // Runs body(begin, end, worker) over a partition of [0, count) into chunks of at most `grain`;
+  // returns when all are done. Each worker walks through a range of its own in ascending order and
+  // then helps others from the ends of theirs. A body must not depend on the partition.
   // Pass std::ref(lambda) where the loop may not allocate: std::function copies a large lambda.
   void ParallelFor(int64_t count, int64_t grain, const Body& body);
 

@@ -69,6 +69,32 @@ TEST(ThreadPoolTest, ChunksRunAtTheSameTimeAlsoAfterTheWorkersSlept) {
   }
 }
 
+// What lets a prefetcher run ahead: chunk after chunk of a worker's own half, then the other
+// worker's last ones.
+TEST(ThreadPoolTest, WorkersWalkThroughTheirOwnHalvesAndHelpFromTheEnd) {
+  ThreadPool pool({.num_threads = 2});
+  constexpr int64_t kHalf = 500;
+  std::vector<int64_t> chunks[2];
+  std::atomic<int> begun = 0;
+  pool.ParallelFor(4 * kHalf, 2, [&](int64_t begin, int64_t, int worker) {
+    if (chunks[worker].empty()) {
+      begun.fetch_add(1);
+      while (begun.load() < 2) std::this_thread::yield();
+    }
+    chunks[worker].push_back(begin / 2);
+  });
+  for (int64_t worker = 0; worker < 2; ++worker) {
+    const std::vector<int64_t>& mine = chunks[worker];
+    const auto own = static_cast<int64_t>(std::min<size_t>(mine.size(), kHalf));
+    const int64_t other_end = 2 * kHalf - worker * kHalf;
+    for (int64_t i = 0; i < static_cast<int64_t>(mine.size()); ++i) {
+      const int64_t expected = i < own ? worker * kHalf + i : other_end - 1 - (i - own);
+      ASSERT_EQ(mine[static_cast<size_t>(i)], expected)
+          << "worker " << worker << ", its chunk " << i;
+    }
+  }
+}
+
 TEST(ThreadPoolTest, OneThreadRunsOnTheCallerInOrder) {
   ThreadPool pool({.num_threads = 1});
   const std::thread::id caller = std::this_thread::get_id();
