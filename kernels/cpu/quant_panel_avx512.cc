@@ -12,10 +12,12 @@ struct Panel {
   int64_t quads() const { return end - begin; }
 };
 
-// Unpacks one group's share of one block.  w: nibbles, quads even, out [quads][64]
+// Unpacks one group's share of one block, and asks for the same place of the next panel, which
+// comes from memory while this one is used.  w: nibbles, quads even, out [quads][64]
 void UnpackGroup(const uint8_t* w, int64_t quads, const FoldedGroup& group, uint8_t* out) {
   const __m512i mask = _mm512_set1_epi8(0x0F);
   for (int64_t q = 0; q < quads; q += 2, w += 64, out += 128) {
+    _mm_prefetch(reinterpret_cast<const char*>(w + kPanelQuads * 32), _MM_HINT_T1);
     const __m512i codes = LoadBytes(w);
     const __m512i lo = _mm512_and_si512(codes, mask);
     const __m512i hi = _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask);

@@ -53,9 +53,6 @@ void PackRows(const PackRowsArgs& a) {
   }
 }
 
-// How far ahead of the arithmetic weights are asked for: a page, where hardware prefetchers stop.
-constexpr int64_t kPrefetch = 4096;
-
 constexpr int kStreamRows = 12;  // sums and totals of as many rows fit the registers
 
 // ---- One tile: weights are read once and unpacked in registers ----
@@ -64,6 +61,20 @@ constexpr int kStreamRows = 12;  // sums and totals of as many rows fit the regi
 // multipliers busy, many have no registers for them.
 template <int R>
 inline constexpr bool kTwoChains = R <= 6;
+
+// Asks for weights ahead of the arithmetic. With few rows memory is the slower of both, and what
+// goes straight to the first cache comes soonest. With more the arithmetic is: requests that wait
+// for memory on the way to the first cache would hold it up, so they go to the second one.
+template <int R, int kBits>
+[[gnu::always_inline]] inline void Prefetch(const uint8_t* w) {
+  const auto* at = reinterpret_cast<const char*>(w);
+  if constexpr (R <= (kBits == 4 ? 2 : 3)) {
+    _mm_prefetch(at + 8192, _MM_HINT_T0);
+  } else {
+    _mm_prefetch(at + 16384, _MM_HINT_T1);
+    _mm_prefetch(at + 4096, _MM_HINT_T0);
+  }
+}
 
 // sums[r] += sum over one group of x * code, 4-bit codes. With two chains the high nibbles are used
 // where they stand, 16 times too large; their sum is a multiple of 16, so the shift is exact.
@@ -75,7 +86,7 @@ template <int R>
   __m512i high[R];
   Unroll<R>([&](auto r) { high[r] = _mm512_setzero_si512(); });
   for (int64_t q = 0; q < quads; q += 2, w += 64, x += 8 * R) {
-    _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
+    Prefetch<R, 4>(w);
     const __m512i codes = LoadBytes(w);
     const __m512i lo = _mm512_and_si512(codes, low_mask);
     if constexpr (kTwoChains<R>) {
@@ -102,8 +113,8 @@ template <int R>
   __m512i odd[R];
   Unroll<R>([&](auto r) { odd[r] = _mm512_setzero_si512(); });
   for (int64_t q = 0; q < quads; q += 2, w += 128, x += 8 * R) {
-    _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch + 64), _MM_HINT_T0);
+    Prefetch<R, 8>(w);
+    Prefetch<R, 8>(w + 64);
     const __m512i first = LoadBytes(w);
     const __m512i second = LoadBytes(w + 64);
     if constexpr (kTwoChains<R>) {
@@ -166,7 +177,7 @@ void FoldedTileBlock(const QuantPart& part, const QuantRows& rows, int64_t row, 
   for (int64_t j = 0; j < part.num_groups; ++j) {
     const FoldedGroup group = FoldedGroupOf(part, block, j);
     for (int64_t q = 0; q < part.group_quads; q += 2, w += 64, x += 8 * R) {
-      _mm_prefetch(reinterpret_cast<const char*>(w + kPrefetch), _MM_HINT_T0);
+      Prefetch<R, 4>(w);
       const __m512i codes = LoadBytes(w);
       const __m512i lo = group.Unpack(_mm512_and_si512(codes, mask));
       const __m512i hi = group.Unpack(_mm512_and_si512(_mm512_srli_epi16(codes, 4), mask));
