@@ -8,10 +8,11 @@ namespace {
 
 // Below this many multiplications waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 19;
-// Weights that one item of a small GEMM streams: long enough to hide the hand-out.
+// Weights that one item of a small GEMM streams: long enough to hide the hand-out, and longer where
+// each thread gets many, because memory is at its best in long runs.
 constexpr int64_t kItemBytes = int64_t{1} << 16;
-// With this many rows or fewer, unpacking weights again for each tile is cheaper than a panel.
-constexpr int64_t kStreamedRows = 24;
+constexpr int64_t kLongItemBytes = int64_t{1} << 18;
+constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kUnquantizedRows = 64;
 constexpr int64_t kPanelSumsBytes = int64_t{kPanelRows} * kPanelBlocks * kBlockRows * 4;
 
@@ -132,7 +133,7 @@ void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_
     const int64_t begin = row_offsets[e];
     const int64_t rows = row_offsets[e + 1] - begin;
     CHECK_GE(rows, 0);
-    const int64_t tile_rows = rows <= kStreamedRows ? kernels_.gemm.stream_rows : kTileRows;
+    const int64_t tile_rows = Streamed(rows) ? kernels_.gemm.stream_rows : kTileRows;
     PackJob job{.row_begin = begin, .first_tile = num_tiles};
     job.rows = {.tiles = static_cast<const int8_t*>(tiles_.data()) + begin * padded_k,
                 .sums = static_cast<const int32_t*>(sums_.data()) + begin * (num_groups + 1),
@@ -168,10 +169,19 @@ void Linear::AddSegment(Segment segment) {
   segments_.push_back(segment);
 }
 
+int64_t Linear::ItemBytes(std::span<const PackedWeight* const> weights) const {
+  int64_t bytes = 0;
+  for (size_t e = 0; e < weights.size(); ++e) {
+    if (jobs_[e].rows.rows > 0) bytes += Packed(weights[e]).bytes();
+  }
+  return std::clamp(bytes / (kItemsPerThread * pool_.num_threads()), kItemBytes, kLongItemBytes);
+}
+
 void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* const> weights,
                           std::span<const int32_t> row_offsets, int64_t group_size, const Tensor& y,
                           bool gated) {
   PackActivations(x, row_offsets, group_size);
+  const int64_t item_bytes = ItemBytes(weights);
   segments_.clear();
   int64_t work = 0;
   int64_t panel_quads = kPanelQuads;
@@ -187,8 +197,8 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
       if (gated) segment.up = &Packed(weights[e]).parts()[1];
       segment.out = {
           .y = At(y, row_offsets[e], part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
-      if (rows.rows <= kStreamedRows) {
-        segment.blocks_per_chunk = std::max<int64_t>(1, kItemBytes / part.quant.block_bytes());
+      if (Streamed(rows.rows)) {
+        segment.blocks_per_chunk = std::max<int64_t>(1, item_bytes / part.quant.block_bytes());
       } else {
         segment.row_chunks = CeilDiv(rows.num_tiles, kPanelTiles);
         segment.blocks_per_chunk = kPanelBlocks;
@@ -265,7 +275,7 @@ void Linear::RunQuantizedItem(const Segment& segment, int64_t item, int worker) 
 
 void Linear::RunPart(const QuantPart& part, const QuantRows& rows, const ItemRange& range,
                      int worker, const QuantOutput& out) {
-  if (rows.rows > kStreamedRows) {
+  if (!Streamed(rows.rows)) {
     kernels_.gemm.run_panel(part, rows, range.tile_begin, range.tile_end, range.block_begin,
                             range.block_end, ScratchOf(worker), out);
     return;

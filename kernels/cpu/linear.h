@@ -60,6 +60,8 @@ class Linear {
     int64_t first_tile = 0;
   };
 
+  // Few enough rows for run_tile.
+  bool Streamed(int64_t rows) const { return rows <= kernels_.gemm.streamed_rows; }
   // Checks a call and notes its group sizes.
   void Begin(const Activations& x, std::span<const PackedWeight* const> weights,
              std::span<const int32_t> row_offsets, int64_t out_features);
@@ -71,6 +73,8 @@ class Linear {
                       std::span<const int32_t> row_offsets, const Tensor& y);
   void PackActivations(const Activations& x, std::span<const int32_t> row_offsets,
                        int64_t group_size);
+  // Of weights, in an item of a few rows.
+  int64_t ItemBytes(std::span<const PackedWeight* const> weights) const;
   void AddSegment(Segment segment);
   void RunSegments(int64_t work);
   void RunQuantizedItem(const Segment& segment, int64_t item, int worker);

@@ -87,7 +87,8 @@ struct PackRowsArgs {
 };
 
 struct QuantGemmKernels {
-  int stream_rows = 0;  // tokens in a tile of run_tile, at most
+  int stream_rows = 0;    // tokens in a tile of run_tile, at most
+  int streamed_rows = 0;  // up to so many, run_tile is faster, though each tile unpacks weights
   void (*pack_rows)(const PackRowsArgs& args);
   // Blocks [block_begin, block_end) for one tile; streams the packed weights once.
   void (*run_tile)(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t block_begin,

@@ -187,6 +187,7 @@ void RunTile(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t
 
 QuantGemmKernels Avx2QuantGemmKernels() {
   return {.stream_rows = kTileRows,
+          .streamed_rows = 24,
           .pack_rows = &avx2::PackRows,
           .run_tile = &avx2::RunTile,
           .run_panel = &avx2::RunPanel};

@@ -123,6 +123,7 @@ void RunPanel(const QuantPart& part, const QuantRows& rows, int64_t tile_begin, 
 
 QuantGemmKernels ScalarQuantGemmKernels() {
   return {.stream_rows = kTileRows,
+          .streamed_rows = 24,
           .pack_rows = &PackRows,
           .run_tile = &RunTile,
           .run_panel = &RunPanel};
