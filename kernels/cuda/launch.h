@@ -14,6 +14,10 @@ struct LaunchShape {
   dim3 block;
   size_t shared_bytes = 0;  // dynamic shared memory
   cudaStream_t stream = nullptr;
+  // Starts, where the device can, before the kernel ahead of it in the stream has ended: as soon as
+  // all blocks of that one let it (let_next_kernel_start) or have ended. Calls
+  // wait_for_kernels_ahead. Behind anything but a kernel it starts when that is done.
+  bool early = false;
 };
 
 // Kernels may have more than 48 KB of shared memory only if told so. Always told as much as the
@@ -24,6 +28,16 @@ inline void AllowAllSharedMemory(const void* kernel) {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+}
+
+// Whether the device runs a text of the kernel in which it can wait (sm_90 or newer). One answer
+// for all kernels, which are compiled alike, and all devices of a process.
+inline bool CanStartEarly(const void* kernel) {
+  static const bool can = [kernel] {
+    cudaFuncAttributes attributes = {};
+    return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
+  }();
+  return can;
 }
 
 // Starts `kernel(args...)`; stream-ordered. A launch that the device refuses is fatal and names the
@@ -37,6 +51,11 @@ void Launch(const char* name, void (*kernel)(Params...), const LaunchShape& shap
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = shape.early && CanStartEarly(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
   CHECK(error == cudaSuccess) << "kernel " << name << ", grid " << shape.grid.x << "x"
                               << shape.grid.y << "x" << shape.grid.z << ", block " << shape.block.x

@@ -103,6 +103,14 @@ INTERMIX_DEVICE void give_up_registers();
 template <int N>
 INTERMIX_DEVICE void take_registers();
 
+// --- kernels that start early (PTX ISA, "griddepcontrol"); nothing before sm_90 ---
+
+// Waits until the kernels ahead have ended and what they wrote is seen. Of a kernel that starts
+// early (launch.h) every thread calls it; what it touches before, no kernel ahead may write.
+INTERMIX_DEVICE void wait_for_kernels_ahead();
+// The next kernel may start once every block has called this or ended.
+INTERMIX_DEVICE void let_next_kernel_start();
+
 // --- arithmetic with one rounding each, never contracted ---
 
 INTERMIX_DEVICE float fma_rn(float a, float b, float c);

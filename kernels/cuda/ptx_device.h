@@ -117,6 +117,19 @@ INTERMIX_DEVICE void sync_warp() { __syncwarp(); }
 INTERMIX_DEVICE void sync_block() { __syncthreads(); }
 INTERMIX_DEVICE void sync_roles() { asm volatile("barrier.sync 0;" ::: "memory"); }
 
+// --- kernels that start early ---
+
+INTERMIX_DEVICE void wait_for_kernels_ahead() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+INTERMIX_DEVICE void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // --- arithmetic ---
 
 INTERMIX_DEVICE float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }

@@ -131,6 +131,8 @@ void BlockRunner::Prepare(BlockState& block) {
     thread.mma_groups.clear();
     thread.uncommitted_mmas = 0;
     thread.fences = {};
+    thread.waited = !block.early;
+    thread.ordered_until = block.early ? block.early_until : block.ordered_until;
     if (thread.fiber == nullptr) thread.fiber = std::make_unique<Fiber>();
     Restamp(thread);
   }
@@ -153,6 +155,10 @@ void BlockRunner::Resume(ThreadState& thread) {
     DeliverCopies(thread, 0);
     if (!thread.mmas.empty()) {
       Violate(Violation::kAsyncCopy, Where() + ": returns while a wgmma is under way");
+    }
+    if (!thread.waited) {
+      Violate(Violation::kNeverWaited,
+              Where() + ": starts early and returns without a wait for the kernels ahead");
     }
   }
   current_thread = nullptr;

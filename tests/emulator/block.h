@@ -40,7 +40,8 @@ enum class Wait { kReady, kInWarp, kAtBarrier, kExited };
 class History {
  public:
   virtual ~History() = default;
-  virtual bool Ordered(uint64_t time) const = 0;
+  // Of a kernel that starts early, before it waits for what is ahead of it, or `waited`.
+  virtual bool Ordered(uint64_t time, bool waited) const = 0;
   virtual std::string NameOf(uint64_t time) const = 0;
   virtual bool WasFreed(uintptr_t address) const = 0;
   virtual std::string DescribeAddress(uintptr_t address) const = 0;
@@ -75,7 +76,9 @@ struct BlockState;
 struct ThreadState {
   uint3 index{};
   unsigned int id = 0;
-  uint64_t stamp = 0;  // of the accesses it makes now
+  uint64_t stamp = 0;          // of the accesses it makes now
+  bool waited = true;          // for the kernels ahead
+  uint64_t ordered_until = 0;  // stamps before: operations ordered before what it does now
   Wait wait = Wait::kReady;
   const void* site = nullptr;  // where it waits
   WarpState* warp = nullptr;
@@ -107,11 +110,15 @@ struct BlockState {
   dim3 grid, block;
   uint64_t shared_bytes = 0;
   uintptr_t device_base = 0;
-  uint64_t* time = nullptr;    // the device's clock
-  uint64_t launch_start = 0;   // stamps from here on: this launch
-  uint64_t start = 0;          // stamps from here on: this block
-  uint64_t barrier = 0;        // stamps before: ordered for every thread of the block
-  uint64_t ordered_until = 0;  // stamps before: operations ordered before this launch
+  uint64_t* time = nullptr;       // the device's clock
+  uint64_t launch_start = 0;      // stamps from here on: this launch
+  uint64_t start = 0;             // stamps from here on: this block
+  uint64_t barrier = 0;           // stamps before: ordered for every thread of the block
+  uint64_t ordered_until = 0;     // stamps before: operations ordered before this launch
+  bool early = false;             // the kernel may start before those ahead have ended;
+  uint64_t early_until = 0;       // then the same before its start
+  bool lets_next_start = false;   // some thread did,
+  bool lets_before_wait = false;  // or even before it waited
   const History* history = nullptr;
   BlockOrder* order = nullptr;  // null for a copy engine
   BlockFences fences;

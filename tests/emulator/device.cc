@@ -144,7 +144,7 @@ void Device::FillBlock(BlockState& block, const std::string& name) {
   block.device_base = base_;
   block.time = &time_;
   block.launch_start = block.start = block.barrier = block.Tick();
-  block.ordered_until = std::min(OrderedUntil(), block.launch_start);
+  block.ordered_until = std::min(OrderedUntil(running_->before), block.launch_start);
   block.history = this;
   block.shadow = GetOptions().shadow;
   block.uninitialised = GetOptions().uninitialised;
@@ -160,6 +160,8 @@ void Device::RunKernel(const KernelLaunch& launch) {
   block.parameters = reinterpret_cast<const char*>(launch.parameters.data());
   block.parameter_bytes = launch.parameters.size() * sizeof(uint4);
   block.order = &block_order_;
+  block.early = launch.early;
+  if (launch.early) block.early_until = std::min(OrderedUntil(early_), block.launch_start);
   block_order_.StartLaunch();
   ClearValid(base_, shared_high_);
   SetValid(base_, block.shared_bytes);
@@ -179,6 +181,7 @@ void Device::RunKernel(const KernelLaunch& launch) {
     error = block.error;
     return;
   }
+  if (block.lets_next_start) running_->shown = block.lets_before_wait ? early_ : running_->inputs;
 }
 
 void Device::TouchMemory(const std::string& what, const void* address, size_t bytes, bool write) {
@@ -190,6 +193,7 @@ void Device::TouchMemory(const std::string& what, const void* address, size_t by
   engine.warp = &warp;
   engine.block = &block;
   engine.stamp = block.start;
+  engine.ordered_until = block.ordered_until;
   current_thread = &engine;
   CheckAccess(engine, reinterpret_cast<uintptr_t>(address), bytes, 1,
               write ? Access::kWrite : Access::kRead);

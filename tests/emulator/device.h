@@ -21,6 +21,7 @@ namespace emu {
 struct KernelLaunch {
   std::string name;
   cudaLaunchConfig_t config;
+  bool early = false;             // may start before what it follows has ended
   std::vector<uint4> parameters;  // a copy, 16-byte aligned
   std::function<void()> body;     // of one thread
 };
@@ -64,7 +65,7 @@ class Device final : public History {
   void CloseMemory();
 
   // History of the operation that runs now.
-  bool Ordered(uint64_t time) const override;
+  bool Ordered(uint64_t time, bool waited) const override;
   std::string NameOf(uint64_t time) const override;
   bool WasFreed(uintptr_t address) const override;
   // "byte 20 of 64 that cudaMalloc gave" for a message.
@@ -81,7 +82,7 @@ class Device final : public History {
   void RunLazily(const OperationRef& wanted);
   void Execute(const OperationRef& operation);
   void FillBlock(BlockState& block, const std::string& name);
-  uint64_t OrderedUntil() const;
+  uint64_t OrderedUntil(const StreamClock& before) const;
   const Past* FindPast(uint64_t time) const;
 
   const int index_;
@@ -98,6 +99,7 @@ class Device final : public History {
   StreamClock host_;        // what the host has waited for
   std::vector<Past> past_;  // operations that ran, from the first that something may race with
   OperationRef running_;
+  StreamClock early_;  // what is ordered before its start, if it is a kernel that starts early
   uint64_t time_ = 0;
   std::mt19937_64 random_;
   BlockRunner runner_;

@@ -43,6 +43,7 @@ enum class Violation {
   kHostMemory,       // a kernel touched memory of the host
   kDivergence,       // a barrier or warp collective that not all of its threads reached
   kAsyncCopy,        // shared memory read or written while a cp.async to it is under way
+  kNeverWaited,      // a kernel that starts early and does not wait for those ahead
   kUninitialised,    // a read of what nobody wrote
   kHostRace,         // host memory of an asynchronous copy changed before the copy ran
   kHostAccess,       // the host touched device memory

@@ -99,6 +99,18 @@ int32_t ld_l2_s32(const int32_t* global) {
   return *global;
 }
 
+void wait_for_kernels_ahead() {
+  const emu::InEmulator inside;
+  current_thread->waited = true;
+  current_thread->ordered_until = current_thread->block->ordered_until;
+}
+
+void let_next_kernel_start() {
+  const emu::InEmulator inside;
+  current_thread->block->lets_next_start = true;
+  current_thread->block->lets_before_wait |= !current_thread->waited;
+}
+
 void sync_block() {
   const emu::InEmulator inside;
   emu::JoinBlock(__builtin_return_address(0));

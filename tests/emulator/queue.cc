@@ -63,9 +63,11 @@ OperationRef Device::Enqueue(CUstream_st* stream, const Request& request,
     if (ordered) operation->after.push_back(other->last);
   }
   if (stream->last != nullptr) operation->after.push_back(stream->last);
-  operation->before = host_;
-  for (const OperationRef& earlier : operation->after) operation->before.Join(earlier->before);
+  operation->inputs = operation->shown = host_;
+  for (const OperationRef& earlier : operation->after) operation->inputs.Join(earlier->before);
+  operation->before = operation->inputs;
   operation->before.Set(stream->id, operation->index);
+  operation->follows = operation->after;
   std::erase_if(operation->after, [](const OperationRef& earlier) { return earlier->done; });
   stream->last = operation;
   stream->queue.push_back(operation);
@@ -120,9 +122,13 @@ void Device::Execute(const OperationRef& operation) {
   stream->queue.erase(std::find(stream->queue.begin(), stream->queue.end(), operation));
   running_ = operation;
   past_.push_back({++time_, operation});
+  early_ = operation->shown;
+  for (const OperationRef& earlier : operation->follows) early_.Join(earlier->shown);
+  operation->shown = operation->run ? operation->before : early_;
   if (operation->run && error == cudaSuccess) operation->run();
   operation->run = nullptr;
   operation->after.clear();
+  operation->follows.clear();
   operation->done = true;
   running_ = nullptr;
 }
@@ -174,10 +180,10 @@ const Device::Past* Device::FindPast(uint64_t time) const {
 }
 
 // What is older than the list is ordered before everything that may still run.
-bool Device::Ordered(uint64_t time) const {
+bool Device::Ordered(uint64_t time, bool waited) const {
   const Past* past = FindPast(time);
-  return past == nullptr ||
-         running_->before.Covers(past->operation->stream_id, past->operation->index);
+  const StreamClock& before = waited ? running_->before : early_;
+  return past == nullptr || before.Covers(past->operation->stream_id, past->operation->index);
 }
 
 std::string Device::NameOf(uint64_t time) const {
@@ -187,10 +193,10 @@ std::string Device::NameOf(uint64_t time) const {
              : past->operation->what + " on stream " + std::to_string(past->operation->stream_id);
 }
 
-uint64_t Device::OrderedUntil() const {
+uint64_t Device::OrderedUntil(const StreamClock& before) const {
   for (const Past& past : past_) {
     if (past.operation != running_ &&
-        !running_->before.Covers(past.operation->stream_id, past.operation->index)) {
+        !before.Covers(past.operation->stream_id, past.operation->index)) {
       return past.time << 16;
     }
   }

@@ -28,12 +28,16 @@ class StreamClock {
 
 struct Operation {
   std::string what;
-  std::function<void()> run;  // empty: only a point in the stream
-  std::vector<std::shared_ptr<Operation>> after;
+  std::function<void()> run;                        // empty: only a point in the stream
+  std::vector<std::shared_ptr<Operation>> after;    // what has not run of those it follows
+  std::vector<std::shared_ptr<Operation>> follows;  // until it runs
   CUstream_st* stream = nullptr;
   int stream_id = 0;
   uint64_t index = 0;  // in its stream, from 1
-  StreamClock before;  // itself and all that is ordered before it
+  StreamClock inputs;  // all that is ordered before it
+  StreamClock before;  // that and itself
+  // Once it has run: what is ordered before the start of a kernel that follows it and starts early.
+  StreamClock shown;
   bool done = false;
 };
 using OperationRef = std::shared_ptr<Operation>;

@@ -93,6 +93,8 @@ const char* ViolationName(Violation kind) {
       return "divergence";
     case Violation::kAsyncCopy:
       return "cp.async hazard";
+    case Violation::kNeverWaited:
+      return "kernel that never waits";
     case Violation::kUninitialised:
       return "uninitialised read";
     case Violation::kHostRace:

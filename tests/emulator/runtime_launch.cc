@@ -32,11 +32,19 @@ cudaError_t CheckConfig(const cudaLaunchConfig_t& config, const void* kernel) {
   if (grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535) {
     return cudaErrorInvalidConfiguration;
   }
-  if (config.numAttrs != 0) return cudaErrorNotSupported;
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    if (config.attrs[i].id != cudaLaunchAttributeProgrammaticStreamSerialization) {
+      return cudaErrorNotSupported;
+    }
+  }
   const std::lock_guard lock(functions_mutex);
   const auto found = SharedLimits().find(kernel);
   const size_t limit = found == SharedLimits().end() ? kDefaultSharedBytes : found->second;
   return config.dynamicSmemBytes > limit ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+bool StartsEarly(const cudaLaunchConfig_t& config) {
+  return config.numAttrs > 0 && config.attrs[0].val.programmaticStreamSerializationAllowed != 0;
 }
 
 }  // namespace
@@ -47,6 +55,7 @@ cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel, I
   auto launch = std::make_shared<KernelLaunch>();
   launch->name = FunctionName(kernel);
   launch->config = config;
+  launch->early = StartsEarly(config);
   launch->parameters.resize((parameter_bytes + sizeof(uint4) - 1) / sizeof(uint4));
   std::memcpy(launch->parameters.data(), parameters, parameter_bytes);
   launch->body = [kernel, invoke, copied = launch->parameters.data()] {
@@ -62,6 +71,11 @@ cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel, I
 }
 
 }  // namespace emu
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {.ptxVersion = 90, .binaryVersion = 90};
+  return cudaSuccess;
+}
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;

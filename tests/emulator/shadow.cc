@@ -64,7 +64,7 @@ bool IsRead(Access access) {
 bool Ordered(const ThreadState& thread, uint64_t stamp, uint64_t floor) {
   if (stamp < floor) return true;
   const BlockState& block = *thread.block;
-  if (stamp < block.launch_start) return block.history->Ordered(stamp >> 16);
+  if (stamp < block.launch_start) return block.history->Ordered(stamp >> 16, thread.waited);
   if (stamp < block.start) return block.order->Ordered(thread, stamp);
   if (stamp & kManyBlocks) return false;
   if (stamp < block.barrier) return true;
@@ -234,7 +234,7 @@ void CheckAccess(ThreadState& thread, uintptr_t address, size_t bytes, size_t na
     done += part;
   }
   if (!block.shadow) return;
-  const uint64_t floor = IsShared(block, address) ? block.start : block.ordered_until;
+  const uint64_t floor = IsShared(block, address) ? block.start : thread.ordered_until;
   for (size_t done = 0; done < bytes;) {
     const size_t in_word = 4 - ((address + done) & 3);
     const size_t part = bytes - done < in_word ? bytes - done : in_word;
@@ -263,7 +263,7 @@ void CheckGlobal(const void* address, const char* instruction) {
 }
 
 bool StampOrdered(const ThreadState& thread, uint64_t stamp) {
-  return Ordered(thread, stamp, thread.block->ordered_until);
+  return Ordered(thread, stamp, thread.ordered_until);
 }
 
 void MarkDelivered(ThreadState& thread, uintptr_t shared) {

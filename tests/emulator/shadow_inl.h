@@ -62,7 +62,7 @@ size_t CheckQuickly(const ThreadState& thread, uintptr_t address) {
   if ((address & (kBytes - 1)) != 0 || !Addressable(address, kBytes)) return 0;
   if (!block.shadow) return kBytes;
   if (kBytes < 4 || block.uninitialised) return 0;
-  const uint64_t floor = IsShared(block, address) ? block.start : block.ordered_until;
+  const uint64_t floor = IsShared(block, address) ? block.start : thread.ordered_until;
   Cell* cells = WordCell(address);
   for (size_t w = 0; w < kBytes / 4; ++w) {
     if (!TouchQuickly<kAccess>(thread, cells[w], floor)) return w * 4;

@@ -106,7 +106,25 @@ struct cudaDeviceProp {
   size_t sharedMemPerBlockOptin;
 };
 
-struct cudaLaunchAttribute;  // clusters and programmatic launches are not emulated
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeIgnore = 0,
+  cudaLaunchAttributeProgrammaticStreamSerialization = 6,  // the only one that is emulated
+};
+
+union cudaLaunchAttributeValue {
+  char pad[64];
+  int programmaticStreamSerializationAllowed;
+};
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  cudaLaunchAttributeValue val;
+};
+
+struct cudaFuncAttributes {
+  int ptxVersion;
+  int binaryVersion;
+};
 
 struct cudaLaunchConfig_t {
   dim3 gridDim;
