@@ -110,6 +110,7 @@ __device__ void store_partials(const AttentionParams& p, const ThreadPlace& at,
 template <int kHeadDim, int kRowTiles, typename Element>
 __global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 4 : 2)
     PagedAttentionKernel(const __grid_constant__ AttentionLaunch launch) {
+  start_early();
   using S = TileShape<kHeadDim, kRowTiles, Element>;
   const AttentionParams& p = launch.p;
   auto& shared = *reinterpret_cast<TileMemory<S>*>(shared_memory());
@@ -179,6 +180,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 
 
 // Merges the splits of every row that has several, ascending; one warp per (token, head).
 __global__ void MergeSplitsKernel(AttentionParams p) {
+  start_early();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const int64_t rows = static_cast<int64_t>(p.tokens) * p.num_heads;
   if (row >= rows) return;
@@ -261,7 +263,8 @@ void LaunchTiles(const AttentionLaunch& launch, const GroupCounts& counts, int64
                        static_cast<unsigned>(counts.groups), static_cast<unsigned>(splits)),
           .block = dim3(kThreads),
           .shared_bytes = sizeof(Memory),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          launch);
 }
 
@@ -285,7 +288,8 @@ void LaunchSmallTiles(const PagedAttentionArgs& args, AttentionLaunch& launch,
   Launch("MergeSplits", MergeSplitsKernel,
          {.grid = dim3(static_cast<unsigned>((rows + kWarps - 1) / kWarps)),
           .block = dim3(kThreads),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          p);
 }
 

@@ -102,6 +102,8 @@ __global__ void Bf16GroupedKernel(GroupedParams p) {
   const auto expert = static_cast<int32_t>(blockIdx.y);
   const auto warp = static_cast<int32_t>(threadIdx.x / kWarp);
   const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  wait_for_kernels_ahead();
+  let_next_kernel_start();
   const int32_t end = p.row_offsets[expert + 1];
   for (int32_t first = p.row_offsets[expert]; first < end; first += kTokens) {
     const int32_t rest = (end - first + 7) / 8;
@@ -157,7 +159,8 @@ void Bf16Grouped(const Bf16GroupedArgs& args, cudaStream_t stream) {
                        static_cast<unsigned>(args.row_offsets.rows() - 1)),
           .block = dim3(kWarps * kWarp),
           .shared_bytes = kWarps * kWarps * kWarp * sizeof(float4),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          params);
 }
 

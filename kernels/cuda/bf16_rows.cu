@@ -17,6 +17,7 @@ struct RoundParams {
 
 template <int kWidth>
 __global__ void RoundToBf16Kernel(RoundParams p) {
+  start_early();
   const int64_t row = grid_row();
   const int64_t unit = grid_unit();
   if (row >= p.rows || unit >= p.units) return;

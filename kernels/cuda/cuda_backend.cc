@@ -15,8 +15,7 @@ CudaBackend::CudaBackend(std::unique_ptr<CudaContext> context)
       staging_(*context_),
       linear_(*context_, staging_),
       attention_scratch_(*context_),
-      top_k_scratch_(*context_),
-      route_scratch_(context_->Allocate(kRouteScratch * sizeof(int32_t))) {}
+      top_k_scratch_(*context_) {}
 
 CudaBackend::~CudaBackend() { Synchronize(); }
 

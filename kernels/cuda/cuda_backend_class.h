@@ -64,6 +64,12 @@ class CudaBackend final : public Backend {
   // Tensors must be the device's.
   template <typename... More>
   void Begin(const char* op, const Tensor& first, const More&... more) {
+    linear_.ForgetOffsets();
+    BeginBesideOffsets(op, first, more...);
+  }
+  // The same of an op that writes no row offsets.
+  template <typename... More>
+  void BeginBesideOffsets(const char* op, const Tensor& first, const More&... more) {
     context_->MakeCurrent();
     last_op_ = op;
     last_tensor_ = first;
@@ -80,7 +86,6 @@ class CudaBackend final : public Backend {
   CudaLinear linear_;
   Scratch attention_scratch_;
   Scratch top_k_scratch_;
-  Buffer route_scratch_;
   const char* last_op_ = "start";
   Tensor last_tensor_;
 };

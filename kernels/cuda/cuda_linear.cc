@@ -227,6 +227,7 @@ void CudaLinear::GatedGemm(const Activations& x, std::span<const PackedWeight* c
     if (all_gated) return;
   }
   LaunchGroup(group, /*gated=*/true, x, row_offsets, GemmOutput::kSiluMul, hidden);
+  old_offsets_ = row_offsets.raw();
 }
 
 const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const> weights) {
@@ -298,6 +299,7 @@ void CudaLinear::LaunchGroup(const Group& group, bool gated, const Activations& 
         .experts = reinterpret_cast<const GemmExpert*>(table),
         .only = launch.first,
         .row_offsets = row_offsets.empty() ? nullptr : row_offsets.data<int32_t>(),
+        .offsets_are_old = row_offsets.raw() == old_offsets_,
         .num_experts = problem.experts,
         .rows = problem.rows,
         .n = problem.n,

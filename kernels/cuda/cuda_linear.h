@@ -35,6 +35,9 @@ class CudaLinear {
                                                              const QuantizedWeight& up);
   void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                  const Tensor& row_offsets, Tensor hidden);
+  // Any kernel that follows may write row offsets. GatedGemm's count as old until then: it waits
+  // for whatever wrote them before it lets the next kernel start.
+  void ForgetOffsets() { old_offsets_ = nullptr; }
 
  private:
   class Weight;
@@ -83,6 +86,7 @@ class CudaLinear {
   const CudaContext& context_;
   PinnedStaging& staging_;
   uint64_t next_id_ = 0;
+  const void* old_offsets_ = nullptr;       // row offsets of the last GatedGemm
   Buffer workspace_;                        // of the quantised kernels
   Scratch rounded_;                         // rows as bfloat16
   Scratch gate_up_;                         // gates and ups, where a kernel of its own joins them

@@ -32,7 +32,7 @@ void CudaBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
 
 void CudaBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                               const Tensor& row_offsets, Tensor y) {
-  Begin("GroupedGemm", x.values, x.scales, row_offsets, y);
+  BeginBesideOffsets("GroupedGemm", x.values, x.scales, row_offsets, y);
   linear_.GroupedGemm(x, weights, row_offsets, y);
 }
 
@@ -54,7 +54,7 @@ void CudaBackend::RowAbsMax(const Tensor& x, Tensor amax) {
 }
 
 void CudaBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
-  Begin("QuantizeRows", x, amax, out.values, out.scales);
+  BeginBesideOffsets("QuantizeRows", x, amax, out.values, out.scales);
   cuda::QuantizeRows({.x = x, .amax = amax, .out = out}, stream());
 }
 
@@ -124,7 +124,7 @@ void CudaBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Ten
                .gate = gate,
                .experts = experts,
                .weights = weights,
-               .scratch = route_scratch_.View(DType::kI32, {cuda::kRouteScratch})},
+               .shared_bytes = context_->gemm_device().shared_bytes_per_block},
               stream());
 }
 

@@ -11,6 +11,12 @@ namespace intermix::cuda {
 
 inline constexpr int kWarp = 32;
 
+// How a kernel begins that starts early but does nothing before the kernels ahead have ended.
+__device__ inline void start_early() {
+  let_next_kernel_start();
+  wait_for_kernels_ahead();
+}
+
 __device__ inline float infinity() { return float_of_bits(0x7F800000u); }
 __device__ inline float quiet_nan() { return float_of_bits(0x7FC00000u); }
 

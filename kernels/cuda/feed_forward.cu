@@ -19,6 +19,7 @@ struct SiluParams {
 // kWidth elements per thread: 8, or 1 where rows are not aligned.
 template <int kWidth, bool kInTurns>
 __global__ void SiluMulKernel(SiluParams p) {
+  start_early();
   const int64_t row = grid_row();
   const int64_t unit = grid_unit();
   if (row >= p.rows || unit >= p.units) return;

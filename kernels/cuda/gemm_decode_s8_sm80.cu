@@ -51,23 +51,46 @@ class WarpLoader {
 
   // Every lane commits, also where there is nothing left to load: waits count groups.
   INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, const GemmExpert* experts) {
-    if (tile_ < num_tiles_) {
-      if (stage_ == warp_) {
-        const TilePlace tile = finder_.Find(args, tile_);
-        loader_ = TileLoader<G>(args, experts[tile.expert], tile);
-      }
-      const bool aligned = (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
-      loader_.Load(stage, args, aligned, stage_);
-      stage_ += G::kWarpsK;
-      if (stage_ >= NumStages<G>(args)) {
-        stage_ = warp_;
-        tile_ += static_cast<int32_t>(gridDim.x);
-      }
-    }
+    LoadPart<kWhole>(stage, args, experts);
     cp_async_commit();
   }
 
+  // Fills the empty ring: what is the weight's, and once the kernels ahead have ended, the rows.
+  INTERMIX_DEVICE void Fill(char* ring, const GemmArgs& args, const GemmExpert* experts) {
+    constexpr int kRingBytes = G::kStages * G::kStageBytes;
+    WarpLoader weight = *this;
+#pragma unroll 1
+    for (int at = 0; at < kRingBytes; at += G::kStageBytes) {
+      weight.template LoadPart<kWeight>(ring + at, args, experts);
+    }
+    wait_for_kernels_ahead();
+#pragma unroll 1
+    for (int at = 0; at < kRingBytes; at += G::kStageBytes) {
+      LoadPart<kRows>(ring + at, args, experts);
+      cp_async_commit();
+    }
+  }
+
  private:
+  enum Part { kWhole, kWeight, kRows };
+
+  template <Part kPart>
+  INTERMIX_DEVICE void LoadPart(char* stage, const GemmArgs& args, const GemmExpert* experts) {
+    if (tile_ >= num_tiles_) return;
+    if (stage_ == warp_) {
+      const TilePlace tile = finder_.Find(args, tile_);
+      loader_ = TileLoader<G>(args, experts[tile.expert], tile);
+    }
+    const bool aligned = (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
+    if constexpr (kPart != kRows) loader_.LoadWeight(stage, args, stage_);
+    if constexpr (kPart != kWeight) loader_.LoadRows(stage, args, aligned, stage_);
+    stage_ += G::kWarpsK;
+    if (stage_ >= NumStages<G>(args)) {
+      stage_ = warp_;
+      tile_ += static_cast<int32_t>(gridDim.x);
+    }
+  }
+
   int32_t warp_;
   int32_t tile_;
   int32_t stage_;
@@ -190,6 +213,7 @@ template <class G>
 __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
     DecodeGemmKernel(const GemmArgs args, const Layout layout) {
   constexpr int kRingBytes = G::kStages * G::kStageBytes;
+  if (args.row_offsets != nullptr && !args.offsets_are_old) wait_for_kernels_ahead();
   CountRowTiles<G>(args);
   const GemmExpert* const experts = layout.experts();
   ReadExperts(args, layout.experts());
@@ -199,8 +223,8 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
   char* const ring = shared_memory() + layout.stages_at + warp * kRingBytes;
   char* const sums = shared_memory() + layout.stages_at + G::kWarpsK * kRingBytes;
   WarpLoader<G> loader(args, warp, num_tiles);
-#pragma unroll 1
-  for (int at = 0; at < kRingBytes; at += G::kStageBytes) loader.Load(ring + at, args, experts);
+  loader.Fill(ring, args, experts);
+  let_next_kernel_start();
 
   const ThreadPlace<G> place(static_cast<int32_t>(threadIdx.x) % 32);
   TileFinder<G> finder;
@@ -239,7 +263,8 @@ void LaunchDecodeTile(const GemmArgs& args, const GemmPlan& plan, cudaStream_t s
          {.grid = dim3(static_cast<unsigned>(plan.blocks)),
           .block = dim3(G::kThreads),
           .shared_bytes = static_cast<size_t>(layout.stages_at + tile.PipelineBytes(kMode)),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          args, layout);
 }
 

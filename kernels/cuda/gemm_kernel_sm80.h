@@ -40,6 +40,8 @@ template <class G>
 __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
     GemmKernel(const GemmArgs args, int32_t min_units, int32_t stages_at) {
   constexpr int kAhead = G::kStages - 1;
+  wait_for_kernels_ahead();
+  let_next_kernel_start();
   CountRowTiles<G>(args);
   sync_block();
   const BlockShare<G> share = ShareOf<G>(args, min_units);
@@ -128,7 +130,8 @@ void LaunchTile(const char* name, const GemmArgs& args, const GemmPlan& plan, cu
          {.grid = dim3(static_cast<unsigned>(plan.blocks)),
           .block = dim3(G::kThreads),
           .shared_bytes = static_cast<size_t>(stages_at + G::kStages * G::kStageBytes),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          args, plan.min_units, stages_at);
 }
 

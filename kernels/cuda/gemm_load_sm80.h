@@ -48,9 +48,38 @@ class TileLoader {
   // `aligned`: every row of x begins at a multiple of 16 bytes.
   INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, bool aligned,
                             int stage_index) const {
-    LoadCodes(stage, args, stage_index);
+    LoadWeight(stage, args, stage_index);
     LoadRows(stage, args, aligned, stage_index);
+  }
+
+  INTERMIX_DEVICE void LoadWeight(char* stage, const GemmArgs& args, int stage_index) const {
+    LoadCodes(stage, args, stage_index);
     if constexpr (G::kScaleBytes > 0) LoadScales(stage, stage_index);
+  }
+
+  INTERMIX_DEVICE void LoadRows(char* stage, const GemmArgs& args, bool aligned,
+                                int stage_index) const {
+    const int thread = Thread();
+    const int token = thread / 8;
+    const auto shared = [&](int first) {
+      return stage + G::kRowsAt + (token + first) * kStageK + (thread ^ (token + first)) % 8 * 16;
+    };
+    const int8_t* global = rows_ + stage_index * kStageK;
+    const int left = args.k - stage_index * kStageK - thread % 8 * 16;  // of K
+    if (aligned && (stage_index + 1) * kStageK <= args.k) {
+#pragma unroll
+      for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
+        if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
+        cp_async_16(shared(first), global + first * args.x_stride, first < rows_left_);
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
+      if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
+      LoadRowPiece(shared(first), global + first * args.x_stride, first < rows_left_ ? left : 0,
+                   aligned);
+    }
   }
 
  private:
@@ -89,31 +118,6 @@ class TileLoader {
     for (int tile = 0; tile < G::kBlockTiles; tile += kTilesAtOnce) {
       cp_async_16(shared + tile * kTilePieces * 16, global + tile * TileBytes(args),
                   unit_exists && tile < tiles_left_);
-    }
-  }
-
-  INTERMIX_DEVICE void LoadRows(char* stage, const GemmArgs& args, bool aligned,
-                                int stage_index) const {
-    const int thread = Thread();
-    const int token = thread / 8;
-    const auto shared = [&](int first) {
-      return stage + G::kRowsAt + (token + first) * kStageK + (thread ^ (token + first)) % 8 * 16;
-    };
-    const int8_t* global = rows_ + stage_index * kStageK;
-    const int left = args.k - stage_index * kStageK - thread % 8 * 16;  // of K
-    if (aligned && (stage_index + 1) * kStageK <= args.k) {
-#pragma unroll
-      for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
-        if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
-        cp_async_16(shared(first), global + first * args.x_stride, first < rows_left_);
-      }
-      return;
-    }
-#pragma unroll 1
-    for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
-      if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
-      LoadRowPiece(shared(first), global + first * args.x_stride, first < rows_left_ ? left : 0,
-                   aligned);
     }
   }
 

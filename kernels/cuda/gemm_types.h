@@ -151,6 +151,7 @@ struct GemmArgs {
   const GemmExpert* experts = nullptr;  // [num_experts]; those of another mode are passed over
   GemmExpert only;  // experts[0] by value, where it is the only one: nobody waits to read it
   const int32_t* row_offsets = nullptr;  // [num_experts + 1]; null: all rows go to the only expert
+  bool offsets_are_old = false;  // nothing that may still run writes them: read before the wait
   int32_t num_experts = 1;
   int32_t rows = 0;  // of x: the bound that grids are sized from
   int32_t n = 0;

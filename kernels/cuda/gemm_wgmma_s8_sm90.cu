@@ -226,6 +226,8 @@ __global__ void __launch_bounds__(G::kThreads, 1)
   constexpr int kComputeRegisters = 224;
   static_assert(G::kLoadThreads * kLoadRegisters + G::kFirstLoadThread * kComputeRegisters <=
                 G::kThreads * 168);
+  wait_for_kernels_ahead();
+  let_next_kernel_start();
   CountRowTiles<G>(args);
   sync_block();
   const BlockShare<G> share = ShareOf<G>(args, 1);
@@ -254,7 +256,8 @@ void LaunchWgmmaTile(const GemmArgs& args, const GemmPlan& plan, cudaStream_t st
          {.grid = dim3(static_cast<unsigned>(plan.blocks)),
           .block = dim3(G::kThreads),
           .shared_bytes = static_cast<size_t>(stages_at + G::kStages * G::kStageBytes),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          args, stages_at);
 }
 

@@ -176,6 +176,11 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
   const auto for_each = [&](const auto& visit) {
     for_each_piece<kWidth>(p.cols, held, row, visit);
   };
+  let_next_kernel_start();
+  if constexpr (kWidth == 8) {
+    for_each([&](int32_t k, float* x) { load_piece<kWidth>(p.gain + k, gain + (x - held)); });
+  }
+  wait_for_kernels_ahead();
   if constexpr (kSum == Sum::kExperts) load_slots(p, slots);
   for_each([&](int32_t k, float* x) { load_piece<kWidth>(residual + k, x); });
   if constexpr (kSum == Sum::kRows) {
@@ -187,10 +192,7 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
   }
   for_each([&](int32_t k, float* x) {
     if constexpr (kSum != Sum::kNone) store_piece<kWidth>(residual + k, x);
-    if constexpr (kWidth == 8) {
-      store_piece<kWidth>(row + k, x);
-      load_piece<kWidth>(p.gain + k, gain + (x - held));  // on its way while squares are summed
-    }
+    if constexpr (kWidth == 8) store_piece<kWidth>(row + k, x);
   });
   sync_block();
   if (threadIdx.x < kWarp) {
@@ -273,7 +275,8 @@ void RmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
          {.grid = dim3(static_cast<unsigned>(tokens)),
           .block = dim3(RowBlock(threads, kMaxThreads)),
           .shared_bytes = sizeof(NormMemory) + floats * sizeof(float),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          NormParams{.delta = sum == Sum::kNone
                                  ? nullptr
                                  : reinterpret_cast<const uint16_t*>(delta.rows.data<BFloat16>()),

@@ -39,6 +39,7 @@ struct AbsMaxParams {
 // One block per row. kWidth: 8 elements at a time, or 1 where rows are not aligned.
 template <typename T, int kWidth>
 __global__ void RowAbsMaxKernel(AbsMaxParams<T> p) {
+  start_early();
   const T* row = p.x + blockIdx.x * p.stride;
   int32_t largest = 0;
   for (int64_t k = threadIdx.x * kWidth; k < p.cols; k += blockDim.x * kWidth) {
@@ -69,7 +70,8 @@ void RowAbsMaxAs(const RowAbsMaxArgs& args, cudaStream_t stream) {
          {.grid = dim3(static_cast<unsigned>(args.x.rows())),
           .block = dim3(RowBlock(units, 256)),
           .shared_bytes = kWarp * sizeof(int32_t),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          AbsMaxParams<T>{.x = static_cast<const T*>(args.x.raw()),
                          .amax = args.amax.data<float>(),
                          .stride = args.x.stride(0),
@@ -92,6 +94,7 @@ struct QuantizeParams {
 // kWidth: kUnit elements per thread, or 1 where rows are not aligned.
 template <typename T, int kWidth>
 __global__ void QuantizeRowsKernel(QuantizeParams<T> p) {
+  start_early();
   const int64_t row = grid_row();
   const int64_t unit = grid_unit();
   if (row >= p.rows || unit >= p.units) return;
@@ -116,6 +119,7 @@ constexpr int kMostQuantizeThreads = 512;
 
 template <typename T, int kWidth>
 __global__ void QuantizeWholeRowsKernel(QuantizeParams<T> p) {
+  start_early();
   const T* from = p.x + blockIdx.x * p.x_stride;
   int8_t* to = p.codes + blockIdx.x * p.out_stride;
   float held[kHeldUnits][kWidth];
@@ -173,6 +177,7 @@ __global__ void QuantizeWholeRowsKernel(QuantizeParams<T> p) {
 
 template <typename T, int kWidth>
 __global__ void WidenRowsKernel(QuantizeParams<T> p) {
+  start_early();
   const int64_t row = grid_row();
   const int64_t unit = grid_unit();
   if (row >= p.rows || unit >= p.units) return;
@@ -209,7 +214,8 @@ void QuantizeRowsAs(const QuantizeRowsArgs& args, cudaStream_t stream) {
            {.grid = dim3(static_cast<unsigned>(params.rows)),
             .block = dim3(RowBlock(params.units, kMostQuantizeThreads)),
             .shared_bytes = kWarp * sizeof(int32_t),
-            .stream = stream},
+            .stream = stream,
+            .early = true},
            params);
     return;
   }

@@ -108,6 +108,7 @@ __device__ void rotate(float* head, const float* rope, int32_t i, int32_t half,
 template <int kWidth>
 __global__ void RopeAndStoreKvKernel(RopeParams p, CacheView<uint16_t> k_cache,
                                      CacheView<uint16_t> v_cache) {
+  start_early();
   const int64_t token = blockIdx.x;
   const int32_t half = p.head_dim / 2;
   const int32_t units = half / kWidth;  // of one head
@@ -183,6 +184,7 @@ __device__ void store_head(const CodesView& cache, const Slot& slot, int32_t kv_
 // One block per token, one warp per head; a lane takes kWidth pairs at a time.
 template <int kWidth>
 __global__ void RopeAndQuantizeKvKernel(RopeParams p, CodesView k_cache, CodesView v_cache) {
+  start_early();
   const int64_t token = blockIdx.x;
   const auto first = static_cast<int32_t>(threadIdx.x % kWarp) * kWidth;
   const int32_t half = p.head_dim / 2;
@@ -265,7 +267,10 @@ void RopeAndStoreKv(const RopeArgs& args, cudaStream_t stream) {
   const int64_t heads = params.num_heads + 2 * int64_t{params.num_kv_heads};
   if (args.cache.quantized()) {
     Launch("RopeAndQuantizeKv", wide ? RopeAndQuantizeKvKernel<4> : RopeAndQuantizeKvKernel<1>,
-           {.grid = dim3(tokens), .block = dim3(RowBlock(heads * kWarp, 512)), .stream = stream},
+           {.grid = dim3(tokens),
+            .block = dim3(RowBlock(heads * kWarp, 512)),
+            .stream = stream,
+            .early = true},
            params, CodesOf(args.cache.k, args.cache.k_scales),
            CodesOf(args.cache.v, args.cache.v_scales));
     return;
@@ -273,7 +278,8 @@ void RopeAndStoreKv(const RopeArgs& args, cudaStream_t stream) {
   Launch("RopeAndStoreKv", wide ? RopeAndStoreKvKernel<4> : RopeAndStoreKvKernel<1>,
          {.grid = dim3(tokens),
           .block = dim3(RowBlock(heads * (head_dim / 2) / (wide ? 4 : 1), 256)),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          params, Bf16View(args.cache.k), Bf16View(args.cache.v));
 }
 

@@ -249,6 +249,7 @@ __device__ void choose_experts(const RouteParams& p, int64_t token, const float*
 // One block for Tile::kTokens tokens.
 template <typename Tile, bool kWide>
 __global__ void RouteKernel(RouteParams p) {
+  start_early();
   auto* ring = reinterpret_cast<float*>(shared_memory());
   float* logits = ring + Tile::kRing;                      // [kTokens][num_experts]
   float* powers = logits + Tile::kTokens * p.num_experts;  // [kTokens][top_k]
@@ -263,94 +264,106 @@ __global__ void RouteKernel(RouteParams p) {
   }
 }
 
-// The router of few tokens, whose time is that of reaching memory: one block for each expert
-// (blockIdx.x) and token (blockIdx.y) copies both rows at once, in parts that arrive one after the
-// other; the block that comes last chooses the token's experts.
-constexpr int kSpreadThreads = 128;
-constexpr int kSpreadParts = 4;
-constexpr int64_t kSpreadMaxHidden = 12032;  // two rows fit the 99 KB that sm_86 has
+// The router of few tokens, whose time is that of latencies: one block for each token keeps the
+// whole gate in shared memory, there before the token is, and needs no other block. Each warp makes
+// the logits of 8 experts at a time, a quad of lanes for each.
+constexpr int kResidentThreads = 256;
 
-// Floats of a row in shared memory: whole parts of whole 16-lane steps.
-int32_t SpreadPitch(int64_t hidden) {
-  constexpr int32_t kUnit = 16 * kSpreadParts;
-  return (static_cast<int32_t>(hidden) + kUnit - 1) / kUnit * kUnit;
+// Floats of a row in shared memory: whole turns of the loop below; neighbours lie 16 banks apart.
+int32_t ResidentPitch(int64_t hidden) {
+  constexpr int32_t kTurn = 64;
+  return (static_cast<int32_t>(hidden) + kTurn - 1) / kTurn * kTurn + 16;
 }
 
-//   counters  [tokens] zeros before and after
-//   logits    [tokens][num_experts]
+int64_t ResidentBytes(const RouteParams& p) {
+  const int64_t floats = (p.num_experts + 1) * int64_t{ResidentPitch(p.hidden)};
+  return (floats + p.num_experts + p.top_k) * static_cast<int64_t>(sizeof(float));
+}
+
+// Starts to copy rows of `hidden` floats, with zeros behind them up to the pitch.
 template <bool kWide>
-__global__ void RouteSpreadKernel(RouteParams p, int32_t pitch, int32_t* counters, float* logits) {
-  const int32_t part = pitch / kSpreadParts;
-  auto* rows = reinterpret_cast<float*>(shared_memory());  // [2][pitch]: the token's, the expert's
-  const auto thread = static_cast<int32_t>(threadIdx.x);
-  const auto expert = static_cast<int32_t>(blockIdx.x);
-  const int64_t token = blockIdx.y;
-  const float* const from[2] = {p.x + token * p.x_stride, p.gate + expert * p.gate_stride};
-#pragma unroll 1
-  for (int32_t first = 0; first < pitch; first += part) {
+__device__ void copy_rows(const float* from, int64_t stride, int32_t rows, int64_t hidden,
+                          float* to, int32_t pitch) {
+  for (int32_t row = 0; row < rows; ++row, from += stride, to += pitch) {
+    for (auto k = static_cast<int32_t>(threadIdx.x) * 4; k < pitch; k += kResidentThreads * 4) {
+      if constexpr (kWide) {
+        cp_async_16(to + k, from + (k < hidden ? k : 0), k < hidden);
+      } else {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      for (int32_t k = first + thread * 4; k < first + part; k += kSpreadThreads * 4) {
-        float* piece = rows + row * pitch + k;
-        if constexpr (kWide) {
-          cp_async_16(piece, from[row] + (k < p.hidden ? k : 0), k < p.hidden);
-        } else {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) piece[j] = k + j < p.hidden ? from[row][k + j] : 0.0f;
-        }
+        for (int j = 0; j < 4; ++j) to[k + j] = k + j < hidden ? from[k + j] : 0.0f;
       }
     }
-    cp_async_commit();
   }
-  float sum = 0.0f;
-  const auto add_part = [&](int32_t index) {
-    sync_block();
-    if (thread >= kWarp) return;
-    const float* x = rows + index * part + thread % 16;
-#pragma unroll 8
-    for (int32_t k = 0; k < part; k += 16) sum = fma_rn(x[k], x[pitch + k], sum);
-  };
-  cp_async_wait<3>();
-  add_part(0);
-  cp_async_wait<2>();
-  add_part(1);
-  cp_async_wait<1>();
-  add_part(2);
-  cp_async_wait<0>();
-  add_part(3);
-  float* all = rows + 2 * pitch;  // [num_experts], then [top_k]
-  auto* arrived = reinterpret_cast<int32_t*>(all + p.num_experts + p.top_k);
-  if (thread < kWarp) {
-    const float logit = sum_lanes(sum);
-    if (thread == 0) {
-      logits[token * p.num_experts + expert] = logit;
-      fence_device();
-      *arrived = atom_add_s32(counters + token, 1) + 1;
-    }
-  }
-  sync_block();
-  if (*arrived < p.num_experts || thread >= kWarp) return;
-  fence_device();
-  const auto* bits = reinterpret_cast<const int32_t*>(logits + token * p.num_experts);
-  for (int32_t e = thread; e < p.num_experts; e += kWarp) {
-    all[e] = float_of_bits(static_cast<uint32_t>(ld_l2_s32(bits + e)));
-  }
-  if (thread == 0) counters[token] = 0;
-  sync_warp();
-  choose_experts(p, token, all, all + p.num_experts);
 }
 
-void LaunchRouteSpread(const RouteParams& p, bool wide, const Tensor& scratch,
-                       cudaStream_t stream) {
-  auto* counters = scratch.data<int32_t>();
-  const int32_t pitch = SpreadPitch(p.hidden);
-  const int64_t floats = 2 * pitch + p.num_experts + p.top_k + 1;
-  Launch("Route", wide ? RouteSpreadKernel<true> : RouteSpreadKernel<false>,
-         {.grid = dim3(static_cast<unsigned>(p.num_experts), static_cast<unsigned>(p.tokens)),
-          .block = dim3(kSpreadThreads),
-          .shared_bytes = static_cast<size_t>(floats) * sizeof(float),
-          .stream = stream},
-         p, pitch, counters, reinterpret_cast<float*>(counters + kRouteScratch / 2));
+// LaneDot(x, gate), lanes 4j .. 4j + 3 of it by thread j of a quad. The next values are read while
+// the chains of fmas take these.
+__device__ float4 lane_dots(const float* x, const float* gate, int32_t hidden) {
+  constexpr int32_t kAhead = 4;
+  const auto at = static_cast<int32_t>(threadIdx.x % 4) * 4;
+  const auto four = [](const float* p) { return *reinterpret_cast<const float4*>(p); };
+  float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+  float4 next_x[kAhead];
+  float4 next_gate[kAhead];
+  const auto read = [&](int32_t k) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      next_x[i] = four(x + k + 16 * i + at);
+      next_gate[i] = four(gate + k + 16 * i + at);
+    }
+  };
+  read(0);
+#pragma unroll 2
+  for (int32_t k = 0; k < hidden; k += 16 * kAhead) {
+    float4 a[kAhead];
+    float4 b[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) a[i] = next_x[i], b[i] = next_gate[i];
+    read(k + 16 * kAhead < hidden ? k + 16 * kAhead : 0);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      sum.x = fma_rn(a[i].x, b[i].x, sum.x);
+      sum.y = fma_rn(a[i].y, b[i].y, sum.y);
+      sum.z = fma_rn(a[i].z, b[i].z, sum.z);
+      sum.w = fma_rn(a[i].w, b[i].w, sum.w);
+    }
+  }
+  return sum;
+}
+
+template <bool kWide>
+__global__ void __launch_bounds__(kResidentThreads)
+    RouteResidentKernel(RouteParams p, int32_t pitch) {
+  auto* gate = reinterpret_cast<float*>(shared_memory());  // [num_experts][pitch]
+  float* x = gate + p.num_experts * pitch;                 // [pitch]
+  float* logits = x + pitch;                               // [num_experts], then [top_k]
+  const int64_t token = blockIdx.x;
+  let_next_kernel_start();
+  copy_rows<kWide>(p.gate, p.gate_stride, p.num_experts, p.hidden, gate, pitch);
+  wait_for_kernels_ahead();
+  copy_rows<kWide>(p.x + token * p.x_stride, 0, 1, p.hidden, x, pitch);
+  cp_async_commit();
+  cp_async_wait<0>();
+  sync_block();
+  const auto quad = static_cast<int32_t>(threadIdx.x / 4);
+  for (int32_t first = quad / 8 * 8; first < p.num_experts; first += kResidentThreads / 4) {
+    const int32_t expert = first + quad % 8;
+    const int32_t row = expert < p.num_experts ? expert : 0;
+    const float logit = sum_lanes_of_quad(lane_dots(x, gate + row * pitch, pitch - 16));
+    if (threadIdx.x % 4 == 0 && expert < p.num_experts) logits[expert] = logit;
+  }
+  sync_block();
+  if (threadIdx.x < kWarp) choose_experts(p, token, logits, logits + p.num_experts);
+}
+
+void LaunchRouteResident(const RouteParams& p, bool wide, cudaStream_t stream) {
+  Launch("Route", wide ? RouteResidentKernel<true> : RouteResidentKernel<false>,
+         {.grid = dim3(static_cast<unsigned>(p.tokens)),
+          .block = dim3(kResidentThreads),
+          .shared_bytes = static_cast<size_t>(ResidentBytes(p)),
+          .stream = stream,
+          .early = true},
+         p, ResidentPitch(p.hidden));
 }
 
 template <typename Tile>
@@ -360,13 +373,15 @@ void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
          {.grid = dim3(static_cast<unsigned>((p.tokens + Tile::kTokens - 1) / Tile::kTokens)),
           .block = dim3(kRowThreads),
           .shared_bytes = (Tile::kRing + logits) * sizeof(float),
-          .stream = stream},
+          .stream = stream,
+          .early = true},
          p);
 }
 
 // --- AddRowCounts ---
 
 __global__ void AddRowCountsKernel(const int32_t* row_offsets, int32_t* totals, int32_t experts) {
+  start_early();
   const auto e = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (e >= experts) return;
   totals[e] = static_cast<int32_t>(static_cast<uint32_t>(totals[e]) +
@@ -393,11 +408,9 @@ void Route(const RouteArgs& args, cudaStream_t stream) {
                               .hidden = args.x.cols(),
                               .num_experts = static_cast<int32_t>(args.gate.rows()),
                               .top_k = static_cast<int32_t>(args.experts.cols())};
-  // Few tokens are spread over the multiprocessors; many share what they read of the gate.
-  const bool spread = !args.scratch.empty() && params.hidden <= kSpreadMaxHidden &&
-                      params.tokens * params.num_experts <= kRouteScratch / 2;
-  if (spread) {
-    LaunchRouteSpread(params, wide, args.scratch, stream);
+  // Few tokens have a multiprocessor each; many share what they read of the gate.
+  if (params.tokens <= 128 && ResidentBytes(params) <= args.shared_bytes) {
+    LaunchRouteResident(params, wide, stream);
   } else if (params.tokens > 512 && params.num_experts + params.top_k <= 64) {
     LaunchRoute<RouteManyTokens>(params, wide, stream);
   } else if (params.tokens > 128) {
@@ -411,7 +424,7 @@ void AddRowCounts(const AddRowCountsArgs& args, cudaStream_t stream) {
   CHECK_EQ(args.row_offsets.rows(), args.totals.rows() + 1);
   const auto experts = static_cast<unsigned>(args.totals.rows());
   Launch("AddRowCounts", AddRowCountsKernel,
-         {.grid = dim3((experts + 127) / 128), .block = dim3(128), .stream = stream},
+         {.grid = dim3((experts + 127) / 128), .block = dim3(128), .stream = stream, .early = true},
          args.row_offsets.data<int32_t>(), args.totals.data<int32_t>(),
          static_cast<int32_t>(experts));
 }

@@ -11,15 +11,12 @@
 
 namespace intermix::cuda {
 
-// What a router of few tokens keeps between its blocks: numbers of 4 bytes.
-inline constexpr int64_t kRouteScratch = 2048;
-
 struct RouteArgs {
-  Tensor x;        // [tokens, hidden] float32
-  Tensor gate;     // [experts, hidden] float32
-  Tensor experts;  // [tokens, top_k] int32
-  Tensor weights;  // [tokens, top_k] float32
-  Tensor scratch;  // [kRouteScratch] int32, its first half zero before and after; may be empty
+  Tensor x;                          // [tokens, hidden] float32
+  Tensor gate;                       // [experts, hidden] float32
+  Tensor experts;                    // [tokens, top_k] int32
+  Tensor weights;                    // [tokens, top_k] float32
+  int32_t shared_bytes = 99 * 1024;  // that a block may have; the least of all devices
 };
 void Route(const RouteArgs& args, cudaStream_t stream);
 

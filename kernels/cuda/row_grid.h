@@ -12,7 +12,7 @@ namespace intermix::cuda {
 
 inline constexpr int kRowThreads = 256;
 
-// One thread for each of `units` pieces of each of `rows` rows.
+// One thread for each of `units` pieces of each of `rows` rows, of a kernel that starts early.
 inline LaunchShape RowGrid(int64_t rows, int64_t units, cudaStream_t stream) {
   unsigned across = 1;
   while (across < kRowThreads && across < units) across *= 2;
@@ -20,7 +20,8 @@ inline LaunchShape RowGrid(int64_t rows, int64_t units, cudaStream_t stream) {
   return {.grid = dim3(static_cast<unsigned>((rows + down - 1) / down),
                        static_cast<unsigned>((units + across - 1) / across)),
           .block = dim3(across, down),
-          .stream = stream};
+          .stream = stream,
+          .early = true};
 }
 
 __device__ inline int64_t grid_row() {

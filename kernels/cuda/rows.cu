@@ -22,6 +22,7 @@ struct CopyParams {
 
 template <typename Unit>
 __global__ void CopyRowsKernel(CopyParams p) {
+  start_early();
   const int64_t row = grid_row();
   const int64_t unit = grid_unit();
   if (row >= p.rows || unit >= p.units) return;
@@ -66,6 +67,7 @@ struct EmbedParams {
 
 template <typename T, int kWidth>
 __global__ void EmbedRowsKernel(EmbedParams<T> p) {
+  start_early();
   const int64_t row = grid_row();
   const int64_t unit = grid_unit();
   if (row >= p.rows || unit >= p.units) return;

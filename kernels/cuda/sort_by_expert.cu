@@ -169,6 +169,7 @@ __device__ void move_rows(const SortParams& p, int32_t begin, int32_t end, const
 
 template <typename Unit>
 __global__ void __launch_bounds__(1024, 1) SortByExpertKernel(SortParams p) {
+  start_early();
   const auto num_warps = static_cast<int32_t>(blockDim.x / kWarp);
   auto* counts = reinterpret_cast<int32_t*>(shared_memory());  // [warps][2][num_experts]
   int32_t* first_row = counts + 2 * num_warps * p.num_experts;
@@ -230,7 +231,8 @@ void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream) {
            {.grid = dim3(static_cast<unsigned>(blocks)),
             .block = dim3(static_cast<unsigned>(threads)),
             .shared_bytes = static_cast<size_t>(counts + block_slots + 1) * sizeof(int32_t),
-            .stream = stream},
+            .stream = stream,
+            .early = true},
            SortParams{.expert_of_slot = args.experts.data<int32_t>(),
                       .token_of_row = order.token_of_row.data<int32_t>(),
                       .row_of_slot = order.row_of_slot.data<int32_t>(),

@@ -117,6 +117,7 @@ __device__ void store(const TopKParams& p, int64_t row, int32_t i, uint64_t key)
 // One block for kBlockKeys elements of a row: each warp sorts its own, then the first one merges.
 template <bool kWide>
 __global__ void TopKKernel(TopKParams p) {
+  start_early();
   auto* lists = reinterpret_cast<uint64_t*>(shared_memory());  // [kWarps][k]
   const int64_t row = blockIdx.x;
   const int32_t warp = static_cast<int32_t>(threadIdx.x / kWarp);
@@ -180,7 +181,8 @@ void TopK(const TopKArgs& args, cudaStream_t stream) {
            {.grid = dim3(static_cast<unsigned>(rows), static_cast<unsigned>(parts)),
             .block = dim3(kWarps * kWarp),
             .shared_bytes = static_cast<size_t>(kWarps * k) * sizeof(uint64_t),
-            .stream = stream},
+            .stream = stream,
+            .early = true},
            params);
     if (parts == 1) return;
     params.before = found;
