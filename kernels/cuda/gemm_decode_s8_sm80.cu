@@ -24,7 +24,7 @@ struct Layout {
   }
 };
 
-// By all threads, beside CountRowTiles.
+// By all threads, before any kernel ahead has ended.
 INTERMIX_DEVICE void ReadExperts(const GemmArgs& args, GemmExpert* experts) {
   constexpr int kPieces = sizeof(GemmExpert) / 16;
   static_assert(sizeof(GemmExpert) % 16 == 0);
@@ -213,10 +213,10 @@ template <class G>
 __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
     DecodeGemmKernel(const GemmArgs args, const Layout layout) {
   constexpr int kRingBytes = G::kStages * G::kStageBytes;
-  if (args.row_offsets != nullptr && !args.offsets_are_old) wait_for_kernels_ahead();
-  CountRowTiles<G>(args);
   const GemmExpert* const experts = layout.experts();
   ReadExperts(args, layout.experts());
+  if (args.row_offsets != nullptr && !args.offsets_are_old) wait_for_kernels_ahead();
+  CountRowTiles<G>(args);
   sync_block();
   const int32_t num_tiles = FirstRowTiles<G>()[args.num_experts] * NumSlabs<G>(args);
   const int32_t warp = static_cast<int32_t>(threadIdx.x) / 32;

@@ -99,6 +99,16 @@ class TileLoader {
     return static_cast<int64_t>(Units(args)) * kUnitBytes;
   }
 
+  // A decode step reads a weight once and comes back to it when L2 has seen all the others; what
+  // little else it needs shall be there.
+  INTERMIX_DEVICE static void CopyWeight(char* shared, const char* global, bool valid) {
+    if constexpr (G::kFamily == GemmFamily::kDecode) {
+      cp_async_16_once(shared, global, valid);
+    } else {
+      cp_async_16(shared, global, valid);
+    }
+  }
+
   INTERMIX_DEVICE void LoadCodes(char* stage, const GemmArgs& args, int stage_index) const {
     char* shared = stage + Thread() * 16;
     const char* global = codes_ + stage_index * (G::kTileUnits * kUnitBytes);
@@ -108,16 +118,16 @@ class TileLoader {
       for (int i = 0; i < G::kBlockTiles * G::kTileUnits; ++i) {
         const int tile = i / G::kTileUnits;
         const int u = i % G::kTileUnits;
-        cp_async_16(shared + i * kUnitBytes, global + tile * TileBytes(args) + u * kUnitBytes,
-                    unit + u < Units(args) && tile < tiles_left_);
+        CopyWeight(shared + i * kUnitBytes, global + tile * TileBytes(args) + u * kUnitBytes,
+                   unit + u < Units(args) && tile < tiles_left_);
       }
       return;
     }
     const bool unit_exists = unit < Units(args);
 #pragma unroll
     for (int tile = 0; tile < G::kBlockTiles; tile += kTilesAtOnce) {
-      cp_async_16(shared + tile * kTilePieces * 16, global + tile * TileBytes(args),
-                  unit_exists && tile < tiles_left_);
+      CopyWeight(shared + tile * kTilePieces * 16, global + tile * TileBytes(args),
+                 unit_exists && tile < tiles_left_);
     }
   }
 
@@ -137,9 +147,9 @@ class TileLoader {
   INTERMIX_DEVICE void LoadScales(char* stage, int stage_index) const {
     if (Thread() >= G::kBlockTiles * kScalePieces) return;
     const int32_t group = groups_.Of(stage_index * kStageSteps);
-    cp_async_16(stage + G::kScalesAt + Thread() * 16,
-                scales_ + static_cast<int64_t>(group) * (16 * G::kScaleBytes),
-                group < scale_groups_left_);
+    CopyWeight(stage + G::kScalesAt + Thread() * 16,
+               scales_ + static_cast<int64_t>(group) * (16 * G::kScaleBytes),
+               group < scale_groups_left_);
   }
 
   const char* codes_ = nullptr;  // of stage 0, as all that follows

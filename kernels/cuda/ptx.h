@@ -63,6 +63,8 @@ INTERMIX_DEVICE void fence_async_proxy();
 // 16 bytes, both addresses 16-byte aligned, bypassing L1. Where `valid` is false zeros are written
 // and global memory is not read.
 INTERMIX_DEVICE void cp_async_16(void* shared, const void* global, bool valid = true);
+// The same of what nobody reads again soon: it leaves L2 before anything else.
+INTERMIX_DEVICE void cp_async_16_once(void* shared, const void* global, bool valid = true);
 INTERMIX_DEVICE void cp_async_commit();
 // Waits until at most N of this thread's committed groups are in flight.
 template <int N>

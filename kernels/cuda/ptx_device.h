@@ -52,6 +52,14 @@ INTERMIX_DEVICE void cp_async_16(void* shared, const void* global, bool valid) {
       "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0));
 }
 
+INTERMIX_DEVICE void cp_async_16_once(void* shared, const void* global, bool valid) {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(
+                   shared_address(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0), "l"(policy));
+}
+
 INTERMIX_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 template <int N>

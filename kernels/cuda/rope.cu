@@ -103,20 +103,22 @@ __device__ void rotate(float* head, const float* rope, int32_t i, int32_t half,
   store(head + half + i, high);
 }
 
-// One block per token; a thread takes kWidth pairs of a head of q or k, or 2 * kWidth elements of
-// v.
+// The blocks of a token (blockIdx.x) are blockIdx.y; a thread takes kWidth pairs of a head of q or
+// k, or 2 * kWidth elements of v. Where the token lies is no kernel's to say: it is read before the
+// wait.
 template <int kWidth>
 __global__ void RopeAndStoreKvKernel(RopeParams p, CacheView<uint16_t> k_cache,
                                      CacheView<uint16_t> v_cache) {
-  start_early();
+  let_next_kernel_start();
   const int64_t token = blockIdx.x;
   const int32_t half = p.head_dim / 2;
   const int32_t units = half / kWidth;  // of one head
   const Slot slot = slot_of(p, token);
   const float* rope = p.rope + p.positions[token] * p.rope_stride;
+  wait_for_kernels_ahead();
   const int32_t heads = p.num_heads + 2 * p.num_kv_heads;
-  for (auto item = static_cast<int32_t>(threadIdx.x); item < heads * units;
-       item += static_cast<int32_t>(blockDim.x)) {
+  for (auto item = static_cast<int32_t>(grid_unit()); item < heads * units;
+       item += static_cast<int32_t>(gridDim.y * blockDim.x)) {
     const int32_t head = item / units;
     const int32_t i = item % units * kWidth;
     const int32_t kv_head = (head - p.num_heads) % p.num_kv_heads;
@@ -184,12 +186,13 @@ __device__ void store_head(const CodesView& cache, const Slot& slot, int32_t kv_
 // One block per token, one warp per head; a lane takes kWidth pairs at a time.
 template <int kWidth>
 __global__ void RopeAndQuantizeKvKernel(RopeParams p, CodesView k_cache, CodesView v_cache) {
-  start_early();
+  let_next_kernel_start();
   const int64_t token = blockIdx.x;
   const auto first = static_cast<int32_t>(threadIdx.x % kWarp) * kWidth;
   const int32_t half = p.head_dim / 2;
   const Slot slot = slot_of(p, token);
   const float* rope = p.rope + p.positions[token] * p.rope_stride;
+  wait_for_kernels_ahead();
   const int32_t rotated = p.num_heads + p.num_kv_heads;
   for (auto head = static_cast<int32_t>(threadIdx.x / kWarp); head < rotated + p.num_kv_heads;
        head += static_cast<int32_t>(blockDim.x / kWarp)) {
@@ -275,9 +278,14 @@ void RopeAndStoreKv(const RopeArgs& args, cudaStream_t stream) {
            CodesOf(args.cache.v, args.cache.v_scales));
     return;
   }
+  // Few tokens have a thread for each piece.
+  constexpr unsigned kFewTokens = 256;
+  const int64_t pieces = heads * (head_dim / 2) / (wide ? 4 : 1);
+  const unsigned threads = RowBlock(pieces, 256);
+  const auto blocks = static_cast<unsigned>((pieces + threads - 1) / threads);
   Launch("RopeAndStoreKv", wide ? RopeAndStoreKvKernel<4> : RopeAndStoreKvKernel<1>,
-         {.grid = dim3(tokens),
-          .block = dim3(RowBlock(heads * (head_dim / 2) / (wide ? 4 : 1), 256)),
+         {.grid = dim3(tokens, tokens <= kFewTokens ? blocks : 1),
+          .block = dim3(threads),
           .stream = stream,
           .early = true},
          params, Bf16View(args.cache.k), Bf16View(args.cache.v));

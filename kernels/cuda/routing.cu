@@ -268,11 +268,11 @@ __global__ void RouteKernel(RouteParams p) {
 // whole gate in shared memory, there before the token is, and needs no other block. Each warp makes
 // the logits of 8 experts at a time, a quad of lanes for each.
 constexpr int kResidentThreads = 256;
+constexpr int32_t kResidentTurn = 256;  // in-features of one turn of the loop
 
 // Floats of a row in shared memory: whole turns of the loop below; neighbours lie 16 banks apart.
 int32_t ResidentPitch(int64_t hidden) {
-  constexpr int32_t kTurn = 64;
-  return (static_cast<int32_t>(hidden) + kTurn - 1) / kTurn * kTurn + 16;
+  return (static_cast<int32_t>(hidden) + kResidentTurn - 1) / kResidentTurn * kResidentTurn + 16;
 }
 
 int64_t ResidentBytes(const RouteParams& p) {
@@ -296,37 +296,50 @@ __device__ void copy_rows(const float* from, int64_t stride, int32_t rows, int64
   }
 }
 
-// LaneDot(x, gate), lanes 4j .. 4j + 3 of it by thread j of a quad. The next values are read while
-// the chains of fmas take these.
+// Lanes 4j .. 4j + 3 of some steps of a dot product, of which thread j of a quad has these.
+struct RouteSteps {
+  static constexpr int kSteps = kResidentTurn / 2 / 16;
+  float4 x[kSteps];
+  float4 gate[kSteps];
+
+  // The barrier keeps the compiler from reading each value where it is used.
+  __device__ void read(const float* from_x, const float* from_gate) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      x[i] = *reinterpret_cast<const float4*>(from_x + 16 * i);
+      gate[i] = *reinterpret_cast<const float4*>(from_gate + 16 * i);
+    }
+    sync_warp();
+  }
+  __device__ void add_to(float4& sum) const {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      sum.x = fma_rn(x[i].x, gate[i].x, sum.x);
+      sum.y = fma_rn(x[i].y, gate[i].y, sum.y);
+      sum.z = fma_rn(x[i].z, gate[i].z, sum.z);
+      sum.w = fma_rn(x[i].w, gate[i].w, sum.w);
+    }
+  }
+};
+
+// LaneDot(x, gate), of which thread j of a quad has lanes 4j .. 4j + 3. Steps are read while the
+// chains of fmas take those before.
+//   hidden  a multiple of kResidentTurn
 __device__ float4 lane_dots(const float* x, const float* gate, int32_t hidden) {
-  constexpr int32_t kAhead = 4;
-  const auto at = static_cast<int32_t>(threadIdx.x % 4) * 4;
-  const auto four = [](const float* p) { return *reinterpret_cast<const float4*>(p); };
+  constexpr int32_t kHalf = kResidentTurn / 2;
+  x += threadIdx.x % 4 * 4;
+  gate += threadIdx.x % 4 * 4;
   float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-  float4 next_x[kAhead];
-  float4 next_gate[kAhead];
-  const auto read = [&](int32_t k) {
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      next_x[i] = four(x + k + 16 * i + at);
-      next_gate[i] = four(gate + k + 16 * i + at);
-    }
-  };
-  read(0);
-#pragma unroll 2
-  for (int32_t k = 0; k < hidden; k += 16 * kAhead) {
-    float4 a[kAhead];
-    float4 b[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) a[i] = next_x[i], b[i] = next_gate[i];
-    read(k + 16 * kAhead < hidden ? k + 16 * kAhead : 0);
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      sum.x = fma_rn(a[i].x, b[i].x, sum.x);
-      sum.y = fma_rn(a[i].y, b[i].y, sum.y);
-      sum.z = fma_rn(a[i].z, b[i].z, sum.z);
-      sum.w = fma_rn(a[i].w, b[i].w, sum.w);
-    }
+  RouteSteps even;
+  RouteSteps odd;
+  even.read(x, gate);
+#pragma unroll 1
+  for (int32_t k = 0; k < hidden; k += kResidentTurn) {
+    odd.read(x + k + kHalf, gate + k + kHalf);
+    even.add_to(sum);
+    const int32_t next = k + kResidentTurn < hidden ? k + kResidentTurn : 0;
+    even.read(x + next, gate + next);
+    odd.add_to(sum);
   }
   return sum;
 }

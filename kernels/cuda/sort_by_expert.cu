@@ -111,10 +111,7 @@ __device__ void scan_counts(const SortParams& p, const int32_t* counts, int32_t*
     if (real) first_row[expert] = begin + before;
     if (real && blockIdx.x == 0) {
       p.row_offsets[expert] = begin;
-      if (p.totals != nullptr) {
-        p.totals[expert] = static_cast<int32_t>(static_cast<uint32_t>(p.totals[expert]) +
-                                                static_cast<uint32_t>(count));
-      }
+      if (p.totals != nullptr) red_add_s32(p.totals + expert, count);
     }
     rows += shfl_s32(through, kWarp - 1);
   }

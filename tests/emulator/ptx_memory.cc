@@ -56,6 +56,10 @@ void cp_async_16(void* shared, const void* global, bool valid) {
   ++thread.uncommitted;
 }
 
+void cp_async_16_once(void* shared, const void* global, bool valid) {
+  cp_async_16(shared, global, valid);
+}
+
 void cp_async_commit() {
   const emu::InEmulator inside;
   current_thread->groups.push_back(current_thread->uncommitted);
