@@ -130,7 +130,7 @@ class ModelBench {
   Phase GeneratePhase(int32_t sequences) {
     Phase phase{.name = absl::StrCat("generate, batch ", sequences), .tokens_per_step = sequences};
     for (int32_t i = 0; i < options_.generate; ++i) {
-      Batch batch;
+      Batch batch{.likeliest = 1};  // as the engine asks for greedy requests
       for (int32_t s = 0; s < sequences; ++s) {
         batch.chunks.push_back(Chunk(s, options_.context + i, 1));
       }
