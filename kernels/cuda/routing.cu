@@ -198,6 +198,7 @@ __device__ bool before(const Candidate& a, const Candidate& b) {
 // first), on every lane of the warp.
 __device__ Candidate next_choice(const float* logits, int32_t num_experts, const Candidate& last) {
   Candidate best = {0.0f, num_experts};
+#pragma unroll 1
   for (int32_t e = static_cast<int32_t>(threadIdx.x % kWarp); e < num_experts; e += kWarp) {
     const Candidate candidate = {logits[e], e};
     if (last.expert >= 0 && !before(last, candidate)) continue;
@@ -221,6 +222,7 @@ __device__ void choose_experts(const RouteParams& p, int64_t token, const float*
   int32_t* experts = p.experts + token * p.experts_stride;
   float* weights = p.weights + token * p.weights_stride;
   bool nan = false;
+#pragma unroll 1
   for (int32_t e = lane; e < p.num_experts; e += kWarp) nan = nan || logits[e] != logits[e];
   if (ballot(nan) != 0) {
     for (int32_t i = lane; i < p.top_k; i += kWarp) {

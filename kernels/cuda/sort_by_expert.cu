@@ -164,16 +164,47 @@ __device__ void move_rows(const SortParams& p, int32_t begin, int32_t end, const
   }
 }
 
+// The row of a block that has but one slot: on its way while the slot's place is found.
 template <typename Unit>
-__global__ void __launch_bounds__(1024, 1) SortByExpertKernel(SortParams p) {
-  start_early();
+class HeldRow {
+ public:
+  __device__ HeldRow(const SortParams& p, int32_t slot) : token_(slot / p.top_k) {
+    from_ = reinterpret_cast<const Unit*>(p.values + token_ * p.values_stride);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (unit(i) < p.units) held_[i] = from_[unit(i)];
+    }
+  }
+  __device__ void Store(const SortParams& p, int32_t row) const {
+    if (row < 0) return;
+    auto* to = reinterpret_cast<Unit*>(p.rows + row * p.rows_stride);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (unit(i) < p.units) to[unit(i)] = held_[i];
+    }
+    for (int32_t u = unit(kHeld); u < p.units; u += static_cast<int32_t>(blockDim.x)) {
+      to[u] = from_[u];
+    }
+    if (threadIdx.x == 0 && p.scales != nullptr) p.row_scales[row] = p.scales[token_];
+  }
+
+ private:
+  static constexpr int kHeld = 2;
+  __device__ static int32_t unit(int i) {
+    return static_cast<int32_t>(threadIdx.x + static_cast<unsigned>(i) * blockDim.x);
+  }
+  int32_t token_;
+  const Unit* from_;
+  Unit held_[kHeld];
+};
+
+// Counts all slots and gives the block's, [begin, end), their rows.
+//   placed  the row of each, -1 for none; complete on return
+__device__ void place_block(const SortParams& p, int32_t begin, int32_t end, int32_t* placed) {
   const auto num_warps = static_cast<int32_t>(blockDim.x / kWarp);
   auto* counts = reinterpret_cast<int32_t*>(shared_memory());  // [warps][2][num_experts]
   int32_t* first_row = counts + 2 * num_warps * p.num_experts;
-  int32_t* placed = first_row + p.num_experts;
   int32_t* total = placed + p.block_slots;
-  const auto begin = static_cast<int32_t>(blockIdx.x) * p.block_slots;
-  const int32_t end = begin + p.block_slots < p.slots ? begin + p.block_slots : p.slots;
   count_slots(p, begin, counts + 2 * static_cast<int32_t>(threadIdx.x / kWarp) * p.num_experts);
   sync_block();
   if (threadIdx.x < kWarp) {
@@ -182,13 +213,28 @@ __global__ void __launch_bounds__(1024, 1) SortByExpertKernel(SortParams p) {
     place_slots(p, begin, end, first_row, placed);
   }
   sync_block();
-  if (blockIdx.x == 0) {
-    for (int32_t row = *total + static_cast<int32_t>(threadIdx.x); row < p.slots;
-         row += static_cast<int32_t>(blockDim.x)) {
-      p.token_of_row[row] = 0;
-    }
+  if (blockIdx.x != 0) return;
+  for (int32_t row = *total + static_cast<int32_t>(threadIdx.x); row < p.slots;
+       row += static_cast<int32_t>(blockDim.x)) {
+    p.token_of_row[row] = 0;
   }
-  if (p.rows != nullptr) move_rows<Unit>(p, begin, end, placed);
+}
+
+template <typename Unit>
+__global__ void __launch_bounds__(1024, 1) SortByExpertKernel(SortParams p) {
+  start_early();
+  const auto counts = static_cast<int32_t>(blockDim.x / kWarp) * 2 * p.num_experts;
+  int32_t* placed = reinterpret_cast<int32_t*>(shared_memory()) + counts + p.num_experts;
+  const auto begin = static_cast<int32_t>(blockIdx.x) * p.block_slots;
+  const int32_t end = begin + p.block_slots < p.slots ? begin + p.block_slots : p.slots;
+  if (p.rows != nullptr && p.block_slots == 1 && begin < end) {
+    const HeldRow<Unit> row(p, begin);
+    place_block(p, begin, end, placed);
+    row.Store(p, *placed);
+  } else {
+    place_block(p, begin, end, placed);
+    if (p.rows != nullptr) move_rows<Unit>(p, begin, end, placed);
+  }
 }
 
 int64_t StrideBytes(const Tensor& rows) {
