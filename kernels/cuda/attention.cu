@@ -1,209 +1,48 @@
-// Paged attention: one kernel for prefill and decode, and the merge of splits.
-//
-// A block has one K/V head and up to kRows rows (token, query head) of one sequence, tokens outer.
-// It walks splits of kAttentionSplit positions in chunks of kChunk: scores of all rows, their
-// maxima through shared memory, weights p to shared memory, p . V. Four warps share each product,
-// as rows x positions and as rows x columns. The sum of a row's weights is one more column of V,
-// all ones: it has the order of the other columns and is of the rounded weights.
+// Paged attention: which kernels a launch takes, and the merge of splits computed at once.
 #include <algorithm>
 
 #include "kernels/cuda/attention.h"
-#include "kernels/cuda/attention_chunk_sm80.h"
-#include "kernels/cuda/attention_fragments_sm80.h"
-#include "kernels/cuda/attention_tile.h"
-#include "kernels/cuda/attention_types.h"
-#include "kernels/cuda/attention_unfinite.h"
+#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_softmax.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row_grid.h"
 
 namespace intermix::cuda {
 namespace {
 
-template <typename S>
-__device__ void clear(Partial<S>& part) {
-#pragma unroll
-  for (int m = 0; m < S::kWarpRowTiles; ++m) {
-    part.max[m][0] = part.max[m][1] = -infinity();
-#pragma unroll
-    for (int n = 0; n <= S::kOutTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) part.out[m][n][i] = 0.0f;
-    }
-  }
-}
-
-// Merges a finished split into the total. A row that ends before the split has factors 1 and 0.
-template <typename S>
-__device__ void merge_split(const Partial<S>& part, Partial<S>& total) {
-#pragma unroll
-  for (int m = 0; m < S::kWarpRowTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const MergeFactors factors = merge_factors(total.max[m][half], part.max[m][half]);
-      total.max[m][half] = factors.max;
-#pragma unroll
-      for (int n = 0; n <= S::kOutTiles; ++n) {
-#pragma unroll
-        for (int i = half * 2; i < half * 2 + 2; ++i) {
-          total.out[m][n][i] = merged(factors, total.out[m][n][i], part.out[m][n][i]);
-        }
-      }
-    }
-  }
-}
-
-// Writes the rows whose last split is at most `last_split` to out.
-template <typename S>
-__device__ void store_out(const AttentionParams& p, const ThreadPlace& at,
-                          const TileMemory<S>& shared, const Partial<S>& part, int32_t last_split) {
-#pragma unroll
-  for (int m = 0; m < S::kWarpRowTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int32_t row = fragment_row<S>(at, m, half);
-      const int32_t position = shared.positions[row];
-      if (position < 0 || position / kAttentionSplit > last_split) continue;
-      uint16_t* to = p.out + shared.tokens[row] * p.out_stride + shared.heads[row] * p.head_dim;
-      const float sum = part.out[m][S::kOutTiles][half * 2];
-#pragma unroll
-      for (int n = 0; n < S::kOutTiles; ++n) {
-        const int32_t column = out_column<S>(at, n);
-        if (column >= p.head_dim) continue;
-        const float2 pair = out_pair(part, m, n, half);
-        *reinterpret_cast<uint32_t*>(to + column) = normalized_pair(pair.x, pair.y, sum);
-      }
-    }
-  }
-}
-
-// Writes one split of the rows that have several to the scratch memory.
-template <typename S>
-__device__ void store_partials(const AttentionParams& p, const ThreadPlace& at,
-                               const TileMemory<S>& shared, const Partial<S>& part, int32_t split) {
-#pragma unroll
-  for (int m = 0; m < S::kWarpRowTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int32_t row = fragment_row<S>(at, m, half);
-      const int32_t position = shared.positions[row];
-      if (position < kAttentionSplit || position < split * kAttentionSplit) continue;
-      const int64_t index =
-          (static_cast<int64_t>(split) * p.tokens + shared.tokens[row]) * p.num_heads +
-          shared.heads[row];
-      float* to = p.partials + index * p.head_dim;
-#pragma unroll
-      for (int n = 0; n < S::kOutTiles; ++n) {
-        const int32_t column = out_column<S>(at, n);
-        if (column >= p.head_dim) continue;
-        *reinterpret_cast<float2*>(to + column) = out_pair(part, m, n, half);
-      }
-      if (out_column<S>(at, 0) == 0)
-        p.stats[index] = {part.max[m][half], part.out[m][S::kOutTiles][half * 2]};
-    }
-  }
-}
-
-// --- kernels ---
-
-// blockIdx: x the tile's slot, y the group of heads, z the first split; a block takes every
-// gridDim.z-th split. K of the next chunk is on its way while V is used, V while K is.
-template <int kHeadDim, int kRowTiles, typename Element>
-__global__ void __launch_bounds__(kThreads, kRowTiles == 1 && kHeadDim <= 128 ? 4 : 2)
-    PagedAttentionKernel(const __grid_constant__ AttentionLaunch launch) {
-  start_early();
-  using S = TileShape<kHeadDim, kRowTiles, Element>;
-  const AttentionParams& p = launch.p;
-  auto& shared = *reinterpret_cast<TileMemory<S>*>(shared_memory());
-  auto chunk = static_cast<int32_t>(blockIdx.z) * kChunksPerSplit;
-  int32_t buffer = 0;
-  {
-    const Tile tile = find_tile<S>(launch);
-    if (tile.rows == 0 || chunk * kChunk > tile.max_position) return;
-    if (threadIdx.x == 0) shared.tile = tile;
-    store_place(cache_place<S>(launch, tile, chunk), buffer, shared);
-    load_queries(launch, tile, shared);
-  }
-  sync_block();
-  copy_chunk<S>(p, p.k, shared.pieces[buffer], shared.k);
-  cp_async_commit();
-
-  const ThreadPlace at = thread_place<S>();
-  const auto skip = static_cast<int32_t>(gridDim.z - 1) * kChunksPerSplit;
-  Partial<S> part;
-  Partial<S> total;
-  clear(part);
-  clear(total);
-  for (bool more = true; more;) {
-    const int32_t next = chunk + 1 + ((chunk + 1) % kChunksPerSplit == 0 ? skip : 0);
-    more = next * kChunk <= shared.tile.max_position;
-    cp_async_wait<0>();
-    sync_block();  // K is here; V and the weights of the last chunk are no longer read
-    copy_chunk<S>(p, p.v, shared.pieces[buffer], shared.v);
-    cp_async_commit();
-    const CachePlace next_place = cache_place<S>(launch, shared.tile, next);
-
-    float scores[S::kWarpRowTiles][S::kScoreTiles][4];
-    score_chunk(at, shared, scores);
-    mask_and_max(p, at, chunk, buffer, scores, shared);
-    buffer ^= 1;
-    store_place(next_place, buffer, shared);
-    sync_block();  // the maxima are here; K is no longer read
-    if (more) copy_chunk<S>(p, p.k, shared.pieces[buffer], shared.k);
-    cp_async_commit();
-
-    weigh_chunk(at, buffer ^ 1, scores, part, shared);
-    cp_async_wait<1>();
-    sync_block();  // V and the weights are here
-    if constexpr (!S::kScaled) {
-      if (is_ragged(shared.tile, chunk) && find_unfinite(chunk, shared)) {
-        add_unfinite(at, chunk, shared, part);
-      }
-    }
-    accumulate_chunk(at, shared, part);
-
-    const int32_t split = chunk / kChunksPerSplit;
-    if (!more || next / kChunksPerSplit != split) {
-      if (S::kSplits && p.partials != nullptr) {
-        if (split == 0) store_out(p, at, shared, part, 0);
-        store_partials(p, at, shared, part, split);
-      } else {
-        merge_split(part, total);
-      }
-      clear(part);
-    }
-    chunk = next;
-  }
-  if (!S::kSplits || p.partials == nullptr) {
-    store_out(p, at, shared, total, shared.tile.max_position / kAttentionSplit);
-  }
-}
-
-// Merges the splits of every row that has several, ascending; one warp per (token, head).
+// Merges the splits of a row that has several, ascending. A block has one (token, head), a thread
+// two of its columns; the splits of a batch are on their way together.
 __global__ void MergeSplitsKernel(AttentionParams p) {
+  constexpr int kBatch = 16;
   start_early();
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  const int64_t row = blockIdx.x;
   const int64_t rows = static_cast<int64_t>(p.tokens) * p.num_heads;
-  if (row >= rows) return;
   const int64_t token = row / p.num_heads;
+  const auto column = static_cast<int32_t>(threadIdx.x) * 2;
   const int32_t splits = p.positions[token] / kAttentionSplit + 1;
-  if (splits == 1) return;
-  for (auto d = static_cast<int32_t>(threadIdx.x % kWarp) * 4; d < p.head_dim; d += kWarp * 4) {
-    float2 stats = p.stats[row];
-    float4 out = *reinterpret_cast<const float4*>(p.partials + row * p.head_dim + d);
-#pragma unroll 4
-    for (int32_t s = 1; s < splits; ++s) {
-      const int64_t index = s * rows + row;
-      const float2 next = p.stats[index];
-      const float4 x = *reinterpret_cast<const float4*>(p.partials + index * p.head_dim + d);
-      const MergeFactors factors = merge_factors(stats.x, next.x);
-      stats = {factors.max, merged(factors, stats.y, next.y)};
-      out = {merged(factors, out.x, x.x), merged(factors, out.y, x.y), merged(factors, out.z, x.z),
-             merged(factors, out.w, x.w)};
+  if (splits == 1 || column >= p.head_dim) return;
+  float2 total = {-infinity(), 0.0f};  // maximum and sum
+  float2 out = {0.0f, 0.0f};
+  for (int32_t first = 0; first < splits; first += kBatch) {
+    float2 stats[kBatch];
+    float2 x[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int64_t index = (first + i) * rows + row;
+      const bool real = first + i < splits;  // others change nothing
+      stats[i] = real ? p.stats[index] : float2{-infinity(), 0.0f};
+      x[i] = real ? *reinterpret_cast<const float2*>(p.partials + index * p.head_dim + column)
+                  : float2{0.0f, 0.0f};
     }
-    uint16_t* to = p.out + token * p.out_stride + row % p.num_heads * p.head_dim + d;
-    *reinterpret_cast<uint2*>(to) = {normalized_pair(out.x, out.y, stats.y),
-                                     normalized_pair(out.z, out.w, stats.y)};
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const MergeFactors factors = merge_factors(total.x, stats[i].x);
+      total = {factors.max, merged(factors, total.y, stats[i].y)};
+      out = {merged(factors, out.x, x[i].x), merged(factors, out.y, x[i].y)};
+    }
   }
+  uint16_t* to = p.out + token * p.out_stride + row % p.num_heads * p.head_dim + column;
+  *reinterpret_cast<uint32_t*>(to) = normalized_pair(out.x, out.y, total.y);
 }
 
 // --- host ---
@@ -247,80 +86,20 @@ bool CanSplit(const PagedAttentionArgs& args, const AttentionParams& p) {
                                                         splits * kAttentionSplit);
 }
 
-template <int kRowTiles>
-int64_t NumSlots(const AttentionParams& p, const GroupCounts& counts) {
-  return int64_t{p.tokens} * counts.largest / (16 * kRowTiles) + p.sequences;
-}
-
-// `splits`: how many blocks share the splits of a tile.
-template <int kHeadDim, int kRowTiles, typename Element>
-void LaunchTiles(const AttentionLaunch& launch, const GroupCounts& counts, int64_t splits,
-                 cudaStream_t stream) {
-  using Memory = TileMemory<TileShape<kHeadDim, kRowTiles, Element>>;
-  static_assert(sizeof(Memory) <= 99 * 1024, "a block of sm_86 has no more");
-  Launch("PagedAttention", PagedAttentionKernel<kHeadDim, kRowTiles, Element>,
-         {.grid = dim3(static_cast<unsigned>(NumSlots<kRowTiles>(launch.p, counts)),
-                       static_cast<unsigned>(counts.groups), static_cast<unsigned>(splits)),
-          .block = dim3(kThreads),
-          .shared_bytes = sizeof(Memory),
-          .stream = stream,
-          .early = true},
-         launch);
-}
-
-// Small tiles, with enough blocks for each tile's splits to fill the device.
-template <int kHeadDim, typename Element>
-void LaunchSmallTiles(const PagedAttentionArgs& args, AttentionLaunch& launch,
-                      const GroupCounts& counts, cudaStream_t stream) {
-  constexpr int64_t kBlocksPerMultiprocessor = 8;
-  AttentionParams& p = launch.p;
-  const int64_t blocks = NumSlots<1>(p, counts) * counts.groups;
-  const int64_t wanted = kBlocksPerMultiprocessor * args.num_multiprocessors;
-  const int64_t shares = std::min((wanted + blocks - 1) / blocks, MaxSplits(args, p));
-  if (shares < 2 || !CanSplit(args, p)) {
-    LaunchTiles<kHeadDim, 1, Element>(launch, counts, 1, stream);
-    return;
-  }
-  const int64_t rows = int64_t{p.tokens} * p.num_heads;
+// The grid of tiles of `tile_rows` rows, and how many blocks share the splits of each so that about
+// `wanted` blocks have work. More than one also asks for memory for the splits.
+AttentionGrid GridOf(const PagedAttentionArgs& args, const GroupCounts& counts, int64_t tile_rows,
+                     int64_t wanted, AttentionParams& p) {
+  const int64_t rows = int64_t{p.tokens} * counts.largest;
+  const int64_t tiles = std::max<int64_t>((rows + tile_rows - 1) / tile_rows, p.sequences);
+  AttentionGrid grid = {.tiles = (rows / tile_rows + p.sequences) * counts.groups, .shares = 1};
+  if (!CanSplit(args, p)) return grid;
+  grid.shares = std::clamp<int64_t>(wanted / (tiles * counts.groups), 1, MaxSplits(args, p));
+  if (grid.shares == 1) return grid;
   p.partials = args.scratch.data<float>();
-  p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * rows * p.head_dim);
-  LaunchTiles<kHeadDim, 1, Element>(launch, counts, shares, stream);
-  Launch("MergeSplits", MergeSplitsKernel,
-         {.grid = dim3(static_cast<unsigned>((rows + kWarps - 1) / kWarps)),
-          .block = dim3(kThreads),
-          .stream = stream,
-          .early = true},
-         p);
-}
-
-// Small tiles where a sequence has few rows, as in decode, and where large ones would leave most of
-// the device idle over long sequences.
-template <int kHeadDim, typename Element>
-void LaunchHeadDim(const PagedAttentionArgs& args, AttentionLaunch& launch,
-                   const GroupCounts& counts, cudaStream_t stream) {
-  constexpr int kLargeTile = kHeadDim > 128 ? 2 : 4;  // what registers and shared memory hold
-  const AttentionParams& p = launch.p;
-  const bool few_rows = int64_t{p.tokens} * counts.largest <= int64_t{p.sequences} * 16;
-  const int64_t large_blocks = NumSlots<kLargeTile>(p, counts) * counts.groups;
-  if (few_rows || (large_blocks < args.num_multiprocessors && CanSplit(args, p))) {
-    LaunchSmallTiles<kHeadDim, Element>(args, launch, counts, stream);
-  } else {
-    LaunchTiles<kHeadDim, kLargeTile, Element>(launch, counts, 1, stream);
-  }
-}
-
-// Of head_dim 64 and more, and of less where four warps would share fewer than the 16 columns that
-// an int8 fragment has.
-template <typename Element>
-void LaunchLargeHeadDim(const PagedAttentionArgs& args, AttentionLaunch& launch,
-                        const GroupCounts& counts, cudaStream_t stream) {
-  if (launch.p.head_dim <= 64) {
-    LaunchHeadDim<64, Element>(args, launch, counts, stream);
-  } else if (launch.p.head_dim <= 128) {
-    LaunchHeadDim<128, Element>(args, launch, counts, stream);
-  } else {
-    LaunchHeadDim<256, Element>(args, launch, counts, stream);
-  }
+  p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * p.tokens *
+                                                       int64_t{p.num_heads} * p.head_dim);
+  return grid;
 }
 
 bool SameLayout(const Tensor& a, const Tensor& b) {
@@ -371,6 +150,7 @@ AttentionParams ParamsOf(const PagedAttentionArgs& args) {
           .tokens = static_cast<int32_t>(args.q.rows()),
           .sequences = static_cast<int32_t>(args.rows.query_starts.rows() - 1),
           .num_heads = static_cast<int32_t>(args.kv_head_of.size()),
+          .num_groups = 0,
           .head_dim = static_cast<int32_t>(k.shape(3)),
           .block_size = static_cast<int32_t>(k.shape(2)),
           .scale_log2e = args.scale * kLog2e};
@@ -391,14 +171,23 @@ void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
       << "attention over unaligned rows of " << args.q.ToString();
   if (args.q.rows() == 0) return;
   AttentionLaunch launch = {.p = ParamsOf(args), .groups = {}};
+  AttentionParams& p = launch.p;
   const GroupCounts counts = FillGroups(args.kv_head_of, k.shape(1), launch.groups);
-  if (!args.cache.quantized() && head_dim <= 32) {
-    LaunchHeadDim<32, uint16_t>(args, launch, counts, stream);
-  } else if (args.cache.quantized()) {
-    LaunchLargeHeadDim<int8_t>(args, launch, counts, stream);
-  } else {
-    LaunchLargeHeadDim<uint16_t>(args, launch, counts, stream);
-  }
+  p.num_groups = counts.groups;
+  // Large tiles where sequences have many rows.
+  const int64_t rows = int64_t{p.tokens} * counts.largest;
+  const bool few_rows = rows <= int64_t{p.sequences} * kDecodeRows || head_dim > kMaxPromptHeadDim;
+  const int64_t per_multiprocessor = few_rows ? kDecodeBlocks : kPromptBlocks;
+  const AttentionGrid grid = GridOf(args, counts, few_rows ? kDecodeRows : kPromptRows,
+                                    per_multiprocessor * args.num_multiprocessors, p);
+  (few_rows ? LaunchAttentionDecode : LaunchAttentionPrompt)(launch, grid, stream);
+  if (grid.shares == 1) return;
+  Launch("MergeSplits", MergeSplitsKernel,
+         {.grid = dim3(static_cast<unsigned>(int64_t{p.tokens} * p.num_heads)),
+          .block = dim3(RowBlock(head_dim / 2, kMaxHeadDim)),
+          .stream = stream,
+          .early = true},
+         p);
 }
 
 }  // namespace intermix::cuda

@@ -1,6 +1,7 @@
-// From the cache's elements to mma fragments of bfloat16, and which columns the results are. An
-// int8 fragment comes from the same ldmatrix as a bfloat16 one, so a 16-bit element of it holds two
-// neighbours; widen_s8 takes them apart. Queries and output columns follow that order. Device code.
+// From queries and a chunk of the cache to mma fragments of bfloat16, and which columns the results
+// are. An int8 fragment comes from the same ldmatrix as a bfloat16 one, so a 16-bit element of it
+// holds two neighbours; widen_s8 takes them apart. Queries and output columns follow that order.
+// Fragments follow the PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix". Device code.
 #pragma once
 
 #include "kernels/cuda/attention_types.h"
@@ -21,60 +22,99 @@ __device__ inline EvenOdd widen_s8(uint32_t bytes) {
   return {widen_bytes_0_and_2(bytes), widen_bytes_0_and_2(bytes >> 8)};
 }
 
-// Products of two tiles of 8 positions with the warp's queries. bits: ldmatrix_x4 of 32 bytes of
-// keys of both; a: the queries' fragments of as many elements.
-template <typename S, int kSteps>
-__device__ void score_tiles(const uint32_t (&a)[S::kWarpRowTiles][kSteps][4],
-                            const uint32_t (&bits)[4], int n,
-                            float (&scores)[S::kWarpRowTiles][S::kScoreTiles][4]) {
-  if constexpr (S::kScaled) {
+// A thread's fragments of one query, zeros where there is none; `half`: which of its rows. Of an
+// int8 cache, each 16 elements are in the order of widen_s8: the even ones first.
+//   row  [head_dim] float32; null: no such query
+template <typename C>
+__device__ void load_query(const float* row, int32_t head_dim, int half,
+                           uint32_t (&q)[C::kQuerySteps][4]) {
+  const int32_t first = lane_id() % 4 * (C::kScaled ? 4 : 2);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const EvenOdd keys = widen_s8(bits[j]);
-#pragma unroll
-      for (int m = 0; m < S::kWarpRowTiles; ++m) {
-        mma_m16n8k16_bf16(scores[m][n + j / 2], a[m][j % 2], {keys.even, keys.odd});
+  for (int step = 0; step < C::kQuerySteps; ++step) {
+    const int32_t column = step * 16 + first;
+    float2 low = {0.0f, 0.0f};
+    float2 high = {0.0f, 0.0f};
+    if (row != nullptr && column < head_dim) {
+      if constexpr (C::kScaled) {
+        const float4 x = *reinterpret_cast<const float4*>(row + column);
+        low = {x.x, x.z};
+        high = {x.y, x.w};
+      } else {
+        low = *reinterpret_cast<const float2*>(row + column);
+        if (step * 16 + 8 < head_dim) high = *reinterpret_cast<const float2*>(row + column + 8);
       }
     }
-  } else {
+    q[step][half] = pack_bf16(low.x, low.y);
+    q[step][2 + half] = pack_bf16(high.x, high.y);
+  }
+}
+
+// Where this thread's row of load_keys lies in a chunk.
+template <typename C>
+__device__ int32_t key_offset() {
+  return lane_id() % 8 * C::kStride + lane_id() / 8 * C::kPiece;
+}
+// Keys of 8 positions and kKeySteps * 16 elements.
+template <typename C>
+__device__ void load_keys(const typename C::Element* from, uint32_t (&b)[C::kKeySteps][2]) {
+  uint32_t bits[4];
+  ldmatrix_x4(bits, from);
 #pragma unroll
-    for (int m = 0; m < S::kWarpRowTiles; ++m) {
-      mma_m16n8k16_bf16(scores[m][n], a[m][0], {bits[0], bits[1]});
-      mma_m16n8k16_bf16(scores[m][n + 1], a[m][0], {bits[2], bits[3]});
+  for (int j = 0; j < C::kKeySteps; ++j) {
+    if constexpr (C::kScaled) {
+      const EvenOdd keys = widen_s8(bits[j]);
+      b[j][0] = keys.even;
+      b[j][1] = keys.odd;
+    } else {
+      b[j][0] = bits[2 * j];
+      b[j][1] = bits[2 * j + 1];
     }
   }
 }
 
-// Elements column .. column + 7 of a query, in the order of the key fragments: as they are, or, for
-// an int8 cache, of each 16 the even ones first (widen_s8).
-template <typename S>
-__device__ void store_query(uint16_t* row, int32_t column, const uint4& piece) {
-  if constexpr (S::kScaled) {
-    const uint2 even = {prmt(piece.x, piece.y, 0x5410), prmt(piece.z, piece.w, 0x5410)};
-    const uint2 odd = {prmt(piece.x, piece.y, 0x7632), prmt(piece.z, piece.w, 0x7632)};
-    uint16_t* to = row + column / 16 * 16 + column % 16 / 2;
-    *reinterpret_cast<uint2*>(to) = even;
-    *reinterpret_cast<uint2*>(to + 8) = odd;
+// The same of load_values.
+template <typename C>
+__device__ int32_t value_offset() {
+  if constexpr (C::kScaled) return lane_id() * C::kStride;
+  return lane_id() % 16 * C::kStride + lane_id() / 16 * 8;
+}
+// Values of 32 positions and 16 columns: b[n][step] of column tile n and 16 positions.
+template <typename C>
+__device__ void load_values(const typename C::Element* from, uint32_t (&b)[2][2][2]) {
+  uint32_t bits[4];
+  if constexpr (C::kScaled) {
+    ldmatrix_x4_trans(bits, from);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const EvenOdd values = widen_s8(bits[j]);
+      b[0][j / 2][j % 2] = values.even;
+      b[1][j / 2][j % 2] = values.odd;
+    }
   } else {
-    *reinterpret_cast<uint4*>(row + column) = piece;
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      ldmatrix_x4_trans(bits, from + step * 16 * C::kStride);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) b[j / 2][step][j % 2] = bits[j];
+    }
   }
 }
 
-// Two neighbouring columns of a thread's output fragments. An int8 cache has columns 2 n of 16 in
-// one fragment and columns 2 n + 1 in the next (widen_s8), so these are one from each.
-template <typename S>
-__device__ int32_t out_column(const ThreadPlace& at, int n) {
-  const int32_t first = at.column_warp * S::kOutTiles * 8;
-  if constexpr (S::kScaled) return first + n / 2 * 16 + at.lane % 4 * 4 + n % 2 * 2;
-  return first + n * 8 + at.lane % 4 * 2;
+// Two neighbouring columns of a thread's output fragments, among the warp's. An int8 cache has
+// columns 2 n of 16 in one fragment and columns 2 n + 1 in the next (widen_s8), so these are one
+// from each.
+template <typename C>
+__device__ int32_t out_column(int n) {
+  if constexpr (C::kScaled) return n / 2 * 16 + lane_id() % 4 * 4 + n % 2 * 2;
+  return n * 8 + lane_id() % 4 * 2;
 }
-template <typename S>
-__device__ float2 out_pair(const Partial<S>& part, int m, int n, int half) {
-  if constexpr (S::kScaled) {
+template <typename C, int kTiles>
+__device__ float2 out_pair(const Partial<kTiles>& part, int n, int half) {
+  if constexpr (C::kScaled) {
     const int i = half * 2 + n % 2;
-    return {part.out[m][n / 2 * 2][i], part.out[m][n / 2 * 2 + 1][i]};
+    return {part.out[n / 2 * 2][i], part.out[n / 2 * 2 + 1][i]};
   }
-  return {part.out[m][n][half * 2], part.out[m][n][half * 2 + 1]};
+  return {part.out[n][half * 2], part.out[n][half * 2 + 1]};
 }
 
 }  // namespace intermix::cuda

@@ -1,8 +1,9 @@
-// Finding a block's tile of rows, and bringing queries and the cache's chunks to shared memory.
-// Device code.
+// Finding a block's tile of rows, where chunks lie in the cache and their way to shared memory, and
+// writing results. Device code.
 #pragma once
 
 #include "kernels/cuda/attention_fragments_sm80.h"
+#include "kernels/cuda/attention_softmax.h"
 #include "kernels/cuda/attention_types.h"
 
 namespace intermix::cuda {
@@ -17,30 +18,31 @@ __device__ inline int32_t first_slot(const AttentionParams& p, int32_t sequence,
 // The last sequence whose first slot is not beyond `slot`, by each warp.
 __device__ inline int32_t sequence_of_slot(const AttentionParams& p, int32_t slot, int32_t heads,
                                            int32_t rows) {
-  const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
   int32_t count = 0;
   for (int32_t base = 0; base < p.sequences; base += kWarp) {
-    const int32_t s = base + lane;
+    const int32_t s = base + lane_id();
     count += popc(ballot(s < p.sequences && first_slot(p, s, heads, rows) <= slot));
   }
   return count - 1;
 }
 
-template <typename S>
+// blockIdx.x counts the groups of heads, then the slots; tiles of late, long rows start first.
+template <int kRows>
 __device__ Tile find_tile(const AttentionLaunch& launch) {
   const AttentionParams& p = launch.p;
-  const HeadGroups& groups = launch.groups;
-  const int32_t heads = groups.starts[blockIdx.y + 1] - groups.starts[blockIdx.y];
-  const auto slot = static_cast<int32_t>(gridDim.x - 1 - blockIdx.x);  // long rows start first
   Tile tile = {};
+  const auto block = static_cast<int32_t>(gridDim.x - 1 - blockIdx.x);
+  const int32_t slot = block / p.num_groups;
+  tile.group = block % p.num_groups;
+  const int32_t heads = launch.groups.starts[tile.group + 1] - launch.groups.starts[tile.group];
   tile.group_heads = heads;
-  tile.sequence = sequence_of_slot(p, slot, heads, S::kRows);
+  tile.sequence = sequence_of_slot(p, slot, heads, kRows);
   tile.first_token = p.query_starts[tile.sequence];
   const int32_t tokens = p.query_starts[tile.sequence + 1] - tile.first_token;
-  tile.first_row = (slot - first_slot(p, tile.sequence, heads, S::kRows)) * S::kRows;
+  tile.first_row = (slot - first_slot(p, tile.sequence, heads, kRows)) * kRows;
   const int32_t left = tokens * heads - tile.first_row;
   if (left <= 0) return tile;
-  tile.rows = left < S::kRows ? left : S::kRows;
+  tile.rows = left < kRows ? left : kRows;
   tile.min_position = p.positions[tile.first_token + tile.first_row / heads];
   tile.max_position = p.positions[tile.first_token + (tile.first_row + tile.rows - 1) / heads];
   return tile;
@@ -53,53 +55,79 @@ struct RowPlace {
 __device__ inline RowPlace row_place(const AttentionLaunch& launch, const Tile& tile, int32_t row) {
   const int32_t r = tile.first_row + row;
   return {tile.first_token + r / tile.group_heads,
-          launch.groups.heads[launch.groups.starts[blockIdx.y] + r % tile.group_heads]};
+          launch.groups.heads[launch.groups.starts[tile.group] + r % tile.group_heads]};
 }
 
-// Queries as bfloat16 to shared memory, zeros where there are none; and the rows' positions.
-template <typename S>
-__device__ void load_queries(const AttentionLaunch& launch, const Tile& tile,
-                             TileMemory<S>& shared) {
+// The tile's row of a thread's fragment.
+__device__ inline int32_t fragment_row(const WarpRows& rows, int half) {
+  return rows.first + half * 8 + lane_id() / 4;
+}
+
+// A warp's rows from `first`, and the thread's queries of them.
+template <typename C>
+__device__ WarpRows load_rows(const AttentionLaunch& launch, const Tile& tile, int32_t first,
+                              uint32_t (&q)[C::kQuerySteps][4]) {
   const AttentionParams& p = launch.p;
-  for (auto i = static_cast<int32_t>(threadIdx.x); i < S::kRows * S::kQueryPieces; i += kThreads) {
-    const int32_t row = i / S::kQueryPieces;
-    const int32_t column = i % S::kQueryPieces * 8;
-    uint4 piece = {0, 0, 0, 0};
-    if (row < tile.rows && column < p.head_dim) {
+  WarpRows rows = {.first = first, .positions = {}, .min_position = 0, .max_position = -1};
+  const auto position = [&](int32_t row) {
+    return p.positions[row_place(launch, tile, row).token];
+  };
+  if (first < tile.rows) {
+    const int32_t last = first + kWarpRows < tile.rows ? first + kWarpRows : tile.rows;
+    rows.min_position = position(first);
+    rows.max_position = position(last - 1);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int32_t row = fragment_row(rows, half);
+    const float* query = nullptr;
+    rows.positions[half] = rows.max_position;
+    if (row < tile.rows) {
       const RowPlace place = row_place(launch, tile, row);
-      float x[8];
-      load_f32x8(p.q + place.token * p.q_stride + place.head * p.head_dim + column, x);
-      piece = narrow_bf16(x);
+      rows.positions[half] = p.positions[place.token];
+      query = p.q + place.token * p.q_stride + place.head * p.head_dim;
     }
-    store_query<S>(shared.q + row * S::kStride, column, piece);
+    load_query<C>(query, p.head_dim, half, q);
   }
-  for (auto row = static_cast<int32_t>(threadIdx.x); row < S::kRows; row += kThreads) {
-    const RowPlace place = row_place(launch, tile, row < tile.rows ? row : 0);
-    shared.positions[row] = row < tile.rows ? p.positions[place.token] : -1;
-    shared.tokens[row] = place.token;
-    shared.heads[row] = place.head;
-  }
+  return rows;
 }
 
-// What the block needs to know of one position before it copies k and v.
+// A block takes every gridDim.y-th split.
+__device__ inline int32_t chunk_after(int32_t chunk) {
+  const auto skip = static_cast<int32_t>(gridDim.y - 1) * kChunksPerSplit;
+  return chunk + 1 + ((chunk + 1) % kChunksPerSplit == 0 ? skip : 0);
+}
+
+// What a block needs to know of one position before it copies k and v.
 struct CachePlace {
   int32_t piece;  // where it lies in the cache, in pieces of 16 bytes; -1 beyond the tile's last
   float k_scale;  // of an int8 cache
   float v_scale;
 };
+// The same of kPositions in shared memory; scales 0 beyond the tile's last position.
+template <int kPositions, bool kScaled>
+struct CachePlaces {
+  int32_t pieces[kPositions];
+  float k_scales[kPositions];
+  float v_scales[kPositions];
+};
+template <int kPositions>
+struct CachePlaces<kPositions, false> {
+  int32_t pieces[kPositions];
+};
 
-// Of position chunk * kChunk + threadIdx.x.
-template <typename S>
-__device__ CachePlace cache_place(const AttentionLaunch& launch, const Tile& tile, int32_t chunk) {
+// Of the positions from `first`, this thread's: place t is the one of thread t.
+template <int kPositions, bool kScaled>
+__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t first) {
   const AttentionParams& p = launch.p;
-  const int32_t t = chunk * kChunk + static_cast<int32_t>(threadIdx.x);
+  const int32_t t = first + static_cast<int32_t>(threadIdx.x);
   CachePlace place = {-1, 0.0f, 0.0f};
-  if (threadIdx.x >= kChunk || t > tile.max_position) return place;
+  if (threadIdx.x >= kPositions || t > tile.max_position) return place;
   const int32_t block = p.block_tables[tile.sequence * p.table_stride + t / p.block_size];
-  const int32_t head = launch.groups.kv_heads[blockIdx.y];
+  const int32_t head = launch.groups.kv_heads[tile.group];
   place.piece =
       block * p.block_pieces + head * p.head_pieces + t % p.block_size * p.position_pieces;
-  if constexpr (S::kScaled) {
+  if constexpr (kScaled) {
     const int64_t index =
         static_cast<int64_t>(block) * p.block_scales + head * p.head_scales + t % p.block_size;
     place.k_scale = p.k_scales[index];
@@ -107,34 +135,84 @@ __device__ CachePlace cache_place(const AttentionLaunch& launch, const Tile& til
   }
   return place;
 }
-
-// To the shared memory of a chunk; each of the first kChunk threads its own.
-template <typename S>
-__device__ void store_place(const CachePlace& place, int32_t buffer, TileMemory<S>& shared) {
-  if (threadIdx.x >= kChunk) return;
-  shared.pieces[buffer][threadIdx.x] = place.piece;
-  if constexpr (S::kScaled) {
-    shared.scaled.k[buffer][threadIdx.x] = place.k_scale;
-    shared.scaled.v[buffer][threadIdx.x] = place.v_scale;
+template <int kPositions, bool kScaled>
+__device__ void store_place(const CachePlace& place, CachePlaces<kPositions, kScaled>& places) {
+  if (threadIdx.x >= kPositions) return;
+  places.pieces[threadIdx.x] = place.piece;
+  if constexpr (kScaled) {
+    places.k_scales[threadIdx.x] = place.k_scale;
+    places.v_scales[threadIdx.x] = place.v_scale;
   }
 }
 
 // Starts the copy of one chunk of k or v; zeros beyond the last position and head_dim.
-template <typename S>
+template <typename C>
 __device__ void copy_chunk(const AttentionParams& p, const void* cache, const int32_t* pieces,
-                           typename S::Element* to) {
-  static_assert(kThreads % S::kPieces == 0);
-  constexpr int kRowsAtOnce = kThreads / S::kPieces;
-  const auto first = static_cast<int32_t>(threadIdx.x / S::kPieces);
-  const auto piece = static_cast<int32_t>(threadIdx.x % S::kPieces);
-  const bool real = piece * S::kPiece < p.head_dim;
-  const auto* elements = static_cast<const typename S::Element*>(cache);
-#pragma unroll 4
-  for (int32_t row = first; row < kChunk; row += kRowsAtOnce) {
+                           typename C::Element* to) {
+  constexpr int kRowsAtOnce = kThreads / C::kPieces;
+  static_assert(kThreads % C::kPieces == 0 && kChunk % kRowsAtOnce == 0);
+  const auto first = static_cast<int32_t>(threadIdx.x / C::kPieces);
+  const auto piece = static_cast<int32_t>(threadIdx.x % C::kPieces);
+  const bool real = piece * C::kPiece < p.head_dim;
+  const auto* elements = static_cast<const typename C::Element*>(cache);
+#pragma unroll
+  for (int i = 0; i < kChunk / kRowsAtOnce; ++i) {
+    const int32_t row = first + i * kRowsAtOnce;
     const int64_t from = pieces[row];
     const bool valid = real && from >= 0;
-    cp_async_16(to + row * S::kCacheStride + piece * S::kPiece,
-                elements + (valid ? (from + piece) * S::kPiece : 0), valid);
+    cp_async_16(to + row * C::kStride + piece * C::kPiece,
+                elements + (valid ? (from + piece) * C::kPiece : 0), valid);
+  }
+}
+
+// Writes the rows whose last split is at most `last_split` to out.  first_column: the warp's
+template <typename C, int kTiles>
+__device__ void store_out(const AttentionLaunch& launch, const Tile& tile, const WarpRows& rows,
+                          const Partial<kTiles>& part, int32_t first_column, int32_t last_split) {
+  const AttentionParams& p = launch.p;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int32_t row = fragment_row(rows, half);
+    if (row >= tile.rows || rows.positions[half] / kAttentionSplit > last_split) continue;
+    const RowPlace place = row_place(launch, tile, row);
+    uint16_t* to = p.out + place.token * p.out_stride + place.head * p.head_dim;
+    const float sum = part.sum[half * 2];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const int32_t column = first_column + out_column<C>(n);
+      if (column >= p.head_dim) continue;
+      const float2 pair = out_pair<C>(part, n, half);
+      *reinterpret_cast<uint32_t*>(to + column) = normalized_pair(pair.x, pair.y, sum);
+    }
+  }
+}
+
+// Writes one split of the rows that have several to the scratch memory.
+template <typename C, int kTiles>
+__device__ void store_partials(const AttentionLaunch& launch, const Tile& tile,
+                               const WarpRows& rows, const Partial<kTiles>& part,
+                               int32_t first_column, int32_t split) {
+  const AttentionParams& p = launch.p;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int32_t row = fragment_row(rows, half);
+    const int32_t position = rows.positions[half];
+    if (row >= tile.rows || position < kAttentionSplit || position < split * kAttentionSplit) {
+      continue;
+    }
+    const RowPlace place = row_place(launch, tile, row);
+    const int64_t index =
+        (static_cast<int64_t>(split) * p.tokens + place.token) * p.num_heads + place.head;
+    float* to = p.partials + index * p.head_dim;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const int32_t column = first_column + out_column<C>(n);
+      if (column >= p.head_dim) continue;
+      *reinterpret_cast<float2*>(to + column) = out_pair<C>(part, n, half);
+    }
+    if (first_column + out_column<C>(0) == 0) {
+      p.stats[index] = {part.max[half], part.sum[half * 2]};
+    }
   }
 }
 

@@ -1,7 +1,7 @@
-// Values that are not finite, at positions that some rows of a tile may not see. A masked row has
-// weight 0 for such a position, but 0 * infinity is NaN. So these values are taken out of the
-// product and added to the rows that see them. Rare; device code. Only a bfloat16 cache holds such
-// values: of an int8 one the scales may be NaN, and weigh_chunk leaves them out for masked rows.
+// Values that are not finite, in chunks of which some rows may not see all positions. A masked row
+// has weight 0 for such a position, but 0 * infinity is NaN. So these values are taken out of the
+// product and added to the rows that see them. Device code. Only a bfloat16 cache holds such
+// values: of an int8 one the scales may be NaN, and a masked weight leaves them out.
 #pragma once
 
 #include "kernels/cuda/attention_types.h"
@@ -10,57 +10,48 @@ namespace intermix::cuda {
 
 __device__ inline bool is_finite(uint32_t bf16) { return (bf16 & 0x7F80u) != 0x7F80u; }
 
-// Whether some rows of the tile may not see all of the chunk's positions.
-__device__ inline bool is_ragged(const Tile& tile, int32_t chunk) {
-  return tile.min_position < tile.max_position && last_position(chunk) > tile.min_position;
+// Zeros for the values of two that are not finite; then sets the top bit of a half of `found`, too.
+__device__ inline uint32_t finite_pair(uint32_t pair, uint32_t& found) {
+  const uint32_t tops = (pair & 0x7F807F80u) + 0x00800080u;
+  found |= tops;
+  return pair & ~prmt(tops, 0, 0xBB99);
 }
-
-// Whether v holds such a value; the same on all threads. Has a barrier.
-template <typename S>
-__device__ bool find_unfinite(int32_t chunk, TileMemory<S>& shared) {
-  bool found = false;
-  for (auto i = static_cast<int32_t>(threadIdx.x); i < kChunk * S::kDim; i += kThreads) {
-    const int32_t row = i / S::kDim;
-    if (chunk * kChunk + row <= shared.tile.min_position) continue;
-    found = found || !is_finite(shared.v[row * S::kCacheStride + i % S::kDim]);
+__device__ inline void keep_finite(uint32_t (&values)[2][2][2], uint32_t& found) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    uint32_t& pair = values[i / 4][i / 2 % 2][i % 2];
+    pair = finite_pair(pair, found);
   }
-  const uint32_t lanes = ballot(found);
-  if (threadIdx.x % kWarp == 0) shared.found[threadIdx.x / kWarp] = lanes != 0;
-  sync_block();
-  found = false;
-  for (int w = 0; w < kWarps; ++w) found = found || shared.found[w] != 0;
-  return found;
 }
+// Whether a thread of the warp found one.
+__device__ inline bool any_found(uint32_t found) { return ballot((found & 0x80008000u) != 0) != 0; }
 
-template <typename S>
-__device__ void add_unfinite(const ThreadPlace& at, int32_t chunk, TileMemory<S>& shared,
-                             Partial<S>& part) {
-  const int32_t column = at.column_warp * S::kOutTiles * 8 + at.lane % 4 * 2;
+// Adds those of 16 positions.
+//   weights  [16 rows, stride weight_stride], of these positions
+//   values   [16, stride value_stride], from the warp's first column on
+template <int kTiles>
+__device__ void add_unfinite(const uint16_t* weights, int weight_stride, const uint16_t* values,
+                             int value_stride, int32_t first_position, const WarpRows& rows,
+                             Partial<kTiles>& part) {
+  const uint16_t* row = weights + lane_id() / 4 * weight_stride;
+  const uint16_t* column = values + lane_id() % 4 * 2;
 #pragma unroll 1
-  for (int32_t t = 0; t < kChunk; ++t) {
-    const int32_t position = chunk * kChunk + t;
-    if (position <= shared.tile.min_position) continue;
+  for (int32_t t = 0; t < 16; ++t) {
 #pragma unroll
-    for (int m = 0; m < S::kWarpRowTiles; ++m) {
+    for (int half = 0; half < 2; ++half) {
+      if (first_position + t > rows.positions[half]) continue;
+      const float weight = from_bf16(row[half * 8 * weight_stride + t]);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int32_t row = fragment_row<S>(at, m, i / 2);
-        if (position > shared.positions[row]) continue;
-        const float weight = from_bf16(shared.weights[row * S::kWeightStride + t]);
+      for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-        for (int n = 0; n < S::kOutTiles; ++n) {
-          const uint32_t v = shared.v[t * S::kCacheStride + column + n * 8 + i % 2];
-          if (!is_finite(v)) part.out[m][n][i] = fma_rn(weight, from_bf16(v), part.out[m][n][i]);
+        for (int i = 0; i < 2; ++i) {
+          const uint32_t v = column[t * value_stride + n * 8 + i];
+          float& sum = part.out[n][half * 2 + i];
+          if (!is_finite(v)) sum = fma_rn(weight, from_bf16(v), sum);
         }
       }
     }
   }
-  sync_block();
-  for (auto i = static_cast<int32_t>(threadIdx.x); i < kChunk * S::kDim; i += kThreads) {
-    uint16_t& v = shared.v[i / S::kDim * S::kCacheStride + i % S::kDim];
-    if (chunk * kChunk + i / S::kDim > shared.tile.min_position && !is_finite(v)) v = 0;
-  }
-  sync_block();
 }
 
 }  // namespace intermix::cuda

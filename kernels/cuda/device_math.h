@@ -23,9 +23,7 @@ __device__ inline float quiet_nan() { return float_of_bits(0x7FC00000u); }
 __device__ inline float from_bf16(uint32_t bits) { return float_of_bits(bits << 16); }
 
 // Two bfloat16, `low` in the lower half.
-__device__ inline uint32_t pack_bf16(float low, float high) {
-  return static_cast<uint32_t>(to_bf16(low)) | static_cast<uint32_t>(to_bf16(high)) << 16;
-}
+__device__ inline uint32_t pack_bf16(float low, float high) { return to_bf16x2(low, high); }
 
 // Eight bfloat16 of 16 bytes, in memory order.
 __device__ inline void widen_bf16(const uint4& bits, float (&x)[8]) {

@@ -122,9 +122,15 @@ INTERMIX_DEVICE float div_rn(float a, float b);
 INTERMIX_DEVICE float sqrt_rn(float a);
 // fma.rn.bf16x2: two bfloat16 fmas, in halves. Only for results that bfloat16 holds exactly.
 INTERMIX_DEVICE uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c);
-INTERMIX_DEVICE float to_f32(int32_t value);     // cvt.rn.f32.s32
-INTERMIX_DEVICE int32_t round_s32(float value);  // cvt.rni.s32.f32
-INTERMIX_DEVICE uint16_t to_bf16(float value);   // cvt.rn.bf16.f32; NaN becomes the canonical one
+// 2^x to 2^-22 of itself, 0 where that is no normal number, NaN for NaN: the device's own
+// approximation (ex2.approx.ftz), for results that no other device has to repeat.
+INTERMIX_DEVICE float exp2_approx(float x);
+INTERMIX_DEVICE float max_nan(float a, float b);  // NaN where one of them is
+INTERMIX_DEVICE float to_f32(int32_t value);      // cvt.rn.f32.s32
+INTERMIX_DEVICE int32_t round_s32(float value);   // cvt.rni.s32.f32
+INTERMIX_DEVICE uint16_t to_bf16(float value);    // cvt.rn.bf16.f32; NaN becomes the canonical one
+// Two of them (cvt.rn.bf16x2.f32), `low` in the lower half.
+INTERMIX_DEVICE uint32_t to_bf16x2(float low, float high);
 INTERMIX_DEVICE float float_of_bits(uint32_t bits);  // mov.b32
 INTERMIX_DEVICE uint32_t bits_of_float(float value);
 INTERMIX_DEVICE int32_t popc(uint32_t value);  // the number of 1 bits

@@ -52,6 +52,20 @@ inline uint16_t to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
+inline uint32_t to_bf16x2(float low, float high) {
+  return to_bf16(low) | static_cast<uint32_t>(to_bf16(high)) << 16;
+}
+
+// The device's last bits are not documented; here the nearest float but one, or nearly so.
+inline float exp2_approx(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0.0f : y;
+}
+inline float max_nan(float a, float b) {
+  if (a != a || b != b) return std::bit_cast<float>(0x7FFFFFFFu);
+  return a > b ? a : b;
+}
+
 // A result that would be rounded is a fault of the kernel's: ptx.h rules it out.
 inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t result = 0;
