@@ -1,8 +1,7 @@
 // Per k32 step a warp unpacks 2 fragments with 28 integer instructions, each weight once in the
 // block; the tensor core of its quarter of the SM then has 256 clocks of work for its two warps.
 // One group of wgmma stays in flight while the next step is unpacked, also over the barrier between
-// two stages, so a stage's memory is used again two stages later: also after a warpgroup that is a
-// step behind.
+// two stages, so a stage's memory is used again two stages later.
 #include "kernels/cuda/gemm_compute_sm80.h"
 #include "kernels/cuda/gemm_epilogue_sm80.h"
 #include "kernels/cuda/gemm_kernel_sm80.h"
@@ -51,26 +50,19 @@ struct WeightFragments {
   uint32_t a[2][G::kFeatureTiles][4];
 };
 
-// Some steps of a stage.
-template <int kFirstStep, int kEndStep>
-struct Steps {
-  static constexpr int kFirst = kFirstStep;
-  static constexpr int kEnd = kEndStep;
-};
-
-// As MultiplyStage, of steps S, but that the last one's wgmma is still in flight on return, and
-// that sums begin with what is multiplied first, not with zeros.
+// As MultiplyStage, but that the last step's wgmma is still in flight on return, and that sums
+// begin with what is multiplied first, not with zeros.
 //   starts  the stage's first step is the first of its sums: of the tile's or, where there are
 //           partial sums, of a group's
-template <class G, int kGroupSteps, class S>
+template <class G, int kGroupSteps>
 INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>& place, bool starts,
                                         bool promote, int32_t num_groups,
                                         WeightFragments<G>& weights, Accumulators<G>& acc) {
   CodeUnits<G> units;
   Fold folds[G::kFeatureTiles][2];
-  units.Load(stage, place, S::kFirst / G::kUnitSteps);
+  units.Load(stage, place, 0);
 #pragma unroll
-  for (int step = S::kFirst; step < S::kEnd; ++step) {
+  for (int step = 0; step < kStageSteps; ++step) {
     if (G::kFolds && step % kGroupSteps == 0) {
       LoadFolds<G>(stage, place, step / kGroupSteps, folds);
     }
@@ -91,7 +83,7 @@ INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>&
       }
     }
     wgmma_commit();
-    if ((step + 1) % G::kUnitSteps == 0 && step + 1 < S::kEnd) {
+    if ((step + 1) % G::kUnitSteps == 0 && step + 1 < kStageSteps) {
       units.Load(stage, place, (step + 1) / G::kUnitSteps);
     }
     wgmma_wait<1>();
@@ -105,7 +97,7 @@ INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>&
   }
 }
 
-template <class S, class G>
+template <class G>
 INTERMIX_DEVICE void ComputeStageAsync(const char* stage, const ThreadPlace<G>& place,
                                        const GroupIndex& groups, int stage_index, bool last,
                                        WeightFragments<G>& weights, Accumulators<G>& acc) {
@@ -114,12 +106,12 @@ INTERMIX_DEVICE void ComputeStageAsync(const char* stage, const ThreadPlace<G>& 
   const auto group_begins = [&](int32_t at) { return groups.Of(at) != groups.Of(at - 1); };
   const bool starts = stage_index == 0 || (G::kPromotes && group_begins(step));
   if (G::kScaleBytes > 0 && groups.shift == 0) {
-    MultiplyStageAsync<G, 1, S>(stage, place, starts, true, num_groups, weights, acc);
+    MultiplyStageAsync<G, 1>(stage, place, starts, true, num_groups, weights, acc);
   } else if (G::kScaleBytes > 0 && groups.shift == 1) {
-    MultiplyStageAsync<G, 2, S>(stage, place, starts, true, num_groups, weights, acc);
+    MultiplyStageAsync<G, 2>(stage, place, starts, true, num_groups, weights, acc);
   } else {
     const bool promote = last || group_begins(step + kStageSteps);
-    MultiplyStageAsync<G, kStageSteps, S>(stage, place, starts, promote, num_groups, weights, acc);
+    MultiplyStageAsync<G, kStageSteps>(stage, place, starts, promote, num_groups, weights, acc);
   }
 }
 
@@ -157,64 +149,31 @@ INTERMIX_DEVICE void LoadStages(const GemmArgs& args, const BlockShare<G>& share
   cp_async_wait<0>();
 }
 
-// All stages of a tile, by one of the two warpgroups that compute.
-//   kLate  it is a step behind: of a stage, the last step comes after the barrier of the next one.
-//          So the two do not promote their groups at the same time, and the tensor cores have work
-//          meanwhile.
-template <class G, bool kLate>
-INTERMIX_DEVICE void MultiplyTile(const ThreadPlace<G>& place, const GroupIndex& groups,
-                                  int32_t num_stages, StageRing<G>& ring,
-                                  WeightFragments<G>& weights, Accumulators<G>& acc) {
-  constexpr int kSoon = kLate ? kStageSteps - 1 : kStageSteps;
-  using Soon = Steps<0, kSoon>;
-  using Late = Steps<kSoon, kStageSteps>;
-  const auto compute = [&]<class S>(S, const char* stage, int32_t index, bool last) {
-    ComputeStageAsync<S>(stage, place, groups, index, last, weights, acc);
-  };
-  const auto next_stage = [&ring] {
-    sync_roles();
-    const char* stage = ring.stage();
-    ring.Next();
-    return stage;
-  };
-  if constexpr (!kLate) {
-#pragma unroll 1
-    for (int32_t index = 0; index < num_stages; ++index) {
-      compute(Soon(), next_stage(), index, index + 1 == num_stages);
-    }
-  } else {
-    const char* stage = next_stage();
-    compute(Soon(), stage, 0, num_stages == 1);
-#pragma unroll 1
-    for (int32_t index = 1; index < num_stages; ++index) {
-      const char* before = stage;
-      stage = next_stage();
-      compute(Late(), before, index - 1, false);
-      compute(Soon(), stage, index, index + 1 == num_stages);
-    }
-    compute(Late(), stage, num_stages - 1, true);
-  }
-}
-
-// One of the two warpgroups that compute.
-template <class G, bool kLate>
+// The two warpgroups that compute.
+template <class G>
 INTERMIX_DEVICE void ComputeTiles(const GemmArgs& args, const BlockShare<G>& share,
                                   StageRing<G> ring) {
   const ThreadPlace<G> place(static_cast<int32_t>(threadIdx.x));
+  UnitWalk<G> walk = share.walk;
   TileFinder<G> finder;
+  GroupIndex groups(args.experts[finder.Find(args, walk.tile).expert]);
   WeightFragments<G> weights;
   Accumulators<G> acc;
-  int32_t tile = share.walk.tile;
+  if constexpr (G::kPromotes) acc.Clear();
 #pragma unroll 1
-  for (int32_t left = share.units; left > 0;) {
-    const GroupIndex groups(args.experts[finder.Find(args, tile).expert]);
-    if constexpr (G::kPromotes) acc.Clear();
-    const int32_t num_stages = NumStages<G>(args);
-    MultiplyTile<G, kLate>(place, groups, num_stages, ring, weights, acc);
-    Settle(acc);
-    StoreTile<G>(args, place, finder.Find(args, tile), acc);
-    tile += static_cast<int32_t>(gridDim.x);
-    left -= num_stages;
+  for (int32_t left = share.units; left > 0; --left) {
+    sync_roles();
+    const bool last = walk.at_last_stage(args);
+    ComputeStageAsync<G>(ring.stage(), place, groups, walk.stage, last, weights, acc);
+    ring.Next();
+    if (last) {
+      Settle(acc);
+      StoreTile<G>(args, place, finder.Find(args, walk.tile), acc);
+      if (left == 1) break;
+      if constexpr (G::kPromotes) acc.Clear();
+    }
+    walk.Next(args);
+    if (last) groups = GroupIndex(args.experts[finder.Find(args, walk.tile).expert]);
   }
 }
 
@@ -238,11 +197,7 @@ __global__ void __launch_bounds__(G::kThreads, 1)
     LoadStages<G>(args, share, ring);
   } else {
     take_registers<kComputeRegisters>();
-    if (G::kPromotes && threadIdx.x >= G::kFirstLoadThread / 2) {
-      ComputeTiles<G, true>(args, share, ring);
-    } else {
-      ComputeTiles<G, false>(args, share, ring);
-    }
+    ComputeTiles<G>(args, share, ring);
   }
 }
 
