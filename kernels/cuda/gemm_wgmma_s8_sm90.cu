@@ -2,6 +2,9 @@
 // block; the tensor core of its quarter of the SM then has 256 clocks of work for its two warps.
 // One group of wgmma stays in flight while the next step is unpacked, also over the barrier between
 // two stages, so a stage's memory is used again two stages later.
+//
+// Where groups are promoted, their sums must come to rest first. So a whole group is multiplied at
+// once, from weights that were unpacked while the one before was multiplied.
 #include "kernels/cuda/gemm_compute_sm80.h"
 #include "kernels/cuda/gemm_epilogue_sm80.h"
 #include "kernels/cuda/gemm_kernel_sm80.h"
@@ -50,13 +53,11 @@ struct WeightFragments {
   uint32_t a[2][G::kFeatureTiles][4];
 };
 
-// As MultiplyStage, but that the last step's wgmma is still in flight on return, and that sums
-// begin with what is multiplied first, not with zeros.
-//   starts  the stage's first step is the first of its sums: of the tile's or, where there are
-//           partial sums, of a group's
+// As MultiplyStage where nothing is promoted, but that the last step's wgmma is still in flight on
+// return, and that sums begin with what is multiplied first, not with zeros.
+//   starts  the stage's first step is the first of the tile's
 template <class G, int kGroupSteps>
 INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>& place, bool starts,
-                                        bool promote, int32_t num_groups,
                                         WeightFragments<G>& weights, Accumulators<G>& acc) {
   CodeUnits<G> units;
   Fold folds[G::kFeatureTiles][2];
@@ -74,45 +75,90 @@ INTERMIX_DEVICE void MultiplyStageAsync(const char* stage, const ThreadPlace<G>&
 #pragma unroll
     for (int i = 0; i < G::kFeatureTiles; ++i) {
       const char* rows = stage + G::kRowsAt + step * kStepK;
-      const bool new_group = G::kPromotes && kGroupSteps < kStageSteps && step % kGroupSteps == 0;
-      const bool add = step == 0 ? !starts : !new_group;
-      if constexpr (G::kPromotes) {
-        wgmma_m64n128k32_s8(acc.partial[i], weights.a[step % 2][i], rows, add);
-      } else {
-        wgmma_m64n128k32_s8(acc.sum[i], weights.a[step % 2][i], rows, add);
-      }
+      wgmma_m64n128k32_s8(acc.sum[i], weights.a[step % 2][i], rows, step > 0 || !starts);
     }
     wgmma_commit();
     if ((step + 1) % G::kUnitSteps == 0 && step + 1 < kStageSteps) {
       units.Load(stage, place, (step + 1) / G::kUnitSteps);
     }
     wgmma_wait<1>();
-    if constexpr (G::kPromotes) {
-      if ((step + 1) % kGroupSteps == 0 && (kGroupSteps < kStageSteps || promote)) {
-        Settle(acc);
-        // Beyond K there is nothing to add: a float sum of -0 would even change.
-        if (step / kGroupSteps < num_groups) Promote<G>(stage, place, step / kGroupSteps, acc);
-      }
-    }
   }
 }
 
 template <class G>
 INTERMIX_DEVICE void ComputeStageAsync(const char* stage, const ThreadPlace<G>& place,
-                                       const GroupIndex& groups, int stage_index, bool last,
+                                       const GroupIndex& groups, bool starts,
                                        WeightFragments<G>& weights, Accumulators<G>& acc) {
+  if (G::kScaleBytes > 0 && groups.shift == 0) {
+    MultiplyStageAsync<G, 1>(stage, place, starts, weights, acc);
+  } else if (G::kScaleBytes > 0 && groups.shift == 1) {
+    MultiplyStageAsync<G, 2>(stage, place, starts, weights, acc);
+  } else {
+    MultiplyStageAsync<G, kStageSteps>(stage, place, starts, weights, acc);
+  }
+}
+
+// Unpacked weights of a whole stage.
+template <class G>
+struct StageFragments {
+  static_assert(G::kFeatureTiles == 1 && !G::kFolds);
+  uint32_t a[kStageSteps][4];
+
+  INTERMIX_DEVICE void Load(const char* stage, const ThreadPlace<G>& place) {
+    const Fold none[2] = {};
+#pragma unroll
+    for (int unit = 0; unit < G::kTileUnits; ++unit) {
+      CodeUnits<G> units;
+      units.Load(stage, place, unit);
+#pragma unroll
+      for (int s = 0; s < G::kUnitSteps; ++s) {
+        UnpackCodes<G>(units.of_tile[0], s, none, a[unit * G::kUnitSteps + s]);
+      }
+    }
+  }
+};
+
+// As MultiplyStage where groups are promoted.
+//   starts     the stage's first step is the first of a group
+//   meanwhile  is called while the stage's last group is multiplied
+template <class G, int kGroupSteps, class Meanwhile>
+INTERMIX_DEVICE void MultiplyGroups(const char* stage, const ThreadPlace<G>& place, bool starts,
+                                    bool promote, int32_t num_groups,
+                                    const StageFragments<G>& weights, const Meanwhile& meanwhile,
+                                    Accumulators<G>& acc) {
+#pragma unroll
+  for (int first = 0; first < kStageSteps; first += kGroupSteps) {
+    wgmma_fence();
+#pragma unroll
+    for (int step = first; step < first + kGroupSteps; ++step) {
+      const bool add = step > first || (kGroupSteps == kStageSteps && !starts);
+      wgmma_m64n128k32_s8(acc.partial[0], weights.a[step], stage + G::kRowsAt + step * kStepK, add);
+    }
+    wgmma_commit();
+    if (first + kGroupSteps == kStageSteps) meanwhile();
+    Settle(acc);
+    if (kGroupSteps == kStageSteps && !promote) continue;
+    // Beyond K there is nothing to add: a float sum of -0 would even change.
+    if (first / kGroupSteps < num_groups) Promote<G>(stage, place, first / kGroupSteps, acc);
+  }
+}
+
+template <class G, class Meanwhile>
+INTERMIX_DEVICE void ComputeGroups(const char* stage, const ThreadPlace<G>& place,
+                                   const GroupIndex& groups, int stage_index, bool last,
+                                   const StageFragments<G>& weights, const Meanwhile& meanwhile,
+                                   Accumulators<G>& acc) {
   const int32_t step = stage_index * kStageSteps;
   const int32_t num_groups = groups.count - groups.Of(step);
+  const auto multiply = [&]<int kGroupSteps>(bool starts, bool promote) {
+    MultiplyGroups<G, kGroupSteps>(stage, place, starts, promote, num_groups, weights, meanwhile,
+                                   acc);
+  };
+  if (groups.shift == 0) return multiply.template operator()<1>(true, true);
+  if (groups.shift == 1) return multiply.template operator()<2>(true, true);
   const auto group_begins = [&](int32_t at) { return groups.Of(at) != groups.Of(at - 1); };
-  const bool starts = stage_index == 0 || (G::kPromotes && group_begins(step));
-  if (G::kScaleBytes > 0 && groups.shift == 0) {
-    MultiplyStageAsync<G, 1>(stage, place, starts, true, num_groups, weights, acc);
-  } else if (G::kScaleBytes > 0 && groups.shift == 1) {
-    MultiplyStageAsync<G, 2>(stage, place, starts, true, num_groups, weights, acc);
-  } else {
-    const bool promote = last || group_begins(step + kStageSteps);
-    MultiplyStageAsync<G, kStageSteps>(stage, place, starts, promote, num_groups, weights, acc);
-  }
+  multiply.template operator()<kStageSteps>(stage_index == 0 || group_begins(step),
+                                            last || group_begins(step + kStageSteps));
 }
 
 // The ring of stages as seen by those who load it and those who compute.
@@ -149,31 +195,60 @@ INTERMIX_DEVICE void LoadStages(const GemmArgs& args, const BlockShare<G>& share
   cp_async_wait<0>();
 }
 
-// The two warpgroups that compute.
+// A tile, by the two warpgroups that compute.
+template <class G>
+INTERMIX_DEVICE void ComputeTile(const GemmArgs& args, const ThreadPlace<G>& place,
+                                 const GroupIndex& groups, StageRing<G>& ring,
+                                 Accumulators<G>& acc) {
+  const auto next_stage = [&ring] {
+    sync_roles();
+    const char* stage = ring.stage();
+    ring.Next();
+    return stage;
+  };
+  const int32_t num_stages = NumStages<G>(args);
+  if constexpr (!G::kPromotes) {
+    WeightFragments<G> weights;
+#pragma unroll 1
+    for (int32_t index = 0; index < num_stages; ++index) {
+      ComputeStageAsync<G>(next_stage(), place, groups, index == 0, weights, acc);
+    }
+    Settle(acc);
+  } else {
+    acc.Clear();
+    StageFragments<G> weights;
+    StageFragments<G> next;
+    const char* stage = next_stage();
+    weights.Load(stage, place);
+#pragma unroll 1
+    for (int32_t index = 0; index < num_stages; ++index) {
+      const bool last = index + 1 == num_stages;
+      const char* following = stage;
+      const auto meanwhile = [&] {
+        if (last) return;
+        following = next_stage();
+        next.Load(following, place);
+      };
+      ComputeGroups<G>(stage, place, groups, index, last, weights, meanwhile, acc);
+      stage = following;
+      weights = next;
+    }
+  }
+}
+
 template <class G>
 INTERMIX_DEVICE void ComputeTiles(const GemmArgs& args, const BlockShare<G>& share,
                                   StageRing<G> ring) {
   const ThreadPlace<G> place(static_cast<int32_t>(threadIdx.x));
-  UnitWalk<G> walk = share.walk;
   TileFinder<G> finder;
-  GroupIndex groups(args.experts[finder.Find(args, walk.tile).expert]);
-  WeightFragments<G> weights;
   Accumulators<G> acc;
-  if constexpr (G::kPromotes) acc.Clear();
+  int32_t tile = share.walk.tile;
 #pragma unroll 1
-  for (int32_t left = share.units; left > 0; --left) {
-    sync_roles();
-    const bool last = walk.at_last_stage(args);
-    ComputeStageAsync<G>(ring.stage(), place, groups, walk.stage, last, weights, acc);
-    ring.Next();
-    if (last) {
-      Settle(acc);
-      StoreTile<G>(args, place, finder.Find(args, walk.tile), acc);
-      if (left == 1) break;
-      if constexpr (G::kPromotes) acc.Clear();
-    }
-    walk.Next(args);
-    if (last) groups = GroupIndex(args.experts[finder.Find(args, walk.tile).expert]);
+  for (int32_t left = share.units; left > 0; left -= NumStages<G>(args)) {
+    const GroupIndex groups(args.experts[finder.Find(args, tile).expert]);
+    ComputeTile<G>(args, place, groups, ring, acc);
+    StoreTile<G>(args, place, finder.Find(args, tile), acc);
+    tile += static_cast<int32_t>(gridDim.x);
   }
 }
 
