@@ -14,6 +14,7 @@ constexpr int64_t kItemBytes = int64_t{1} << 16;
 constexpr int64_t kLongItemBytes = int64_t{1} << 18;
 constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kUnquantizedRows = 64;
+constexpr int64_t kPanelScaleBytes = int64_t{kPanelBlocks} * kPanelGroups * kBlockRows * 2 * 2;
 constexpr int64_t kPanelSumsBytes = int64_t{kPanelRows} * kPanelBlocks * kBlockRows * 4;
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -125,7 +126,7 @@ void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_
   const int64_t num_groups = k / group_size;
   const int64_t group_quads = CeilDiv(group_size, 8) * 2;
   const int64_t padded_k = num_groups * group_quads * 4;
-  Grow(tiles_, x.tokens() * padded_k);
+  Grow(tiles_, x.tokens() * padded_k + kTileSlack);
   Grow(sums_, x.tokens() * (num_groups + 1) * 4);
   jobs_.clear();
   int64_t num_tiles = 0;
@@ -216,7 +217,7 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
   }
   Grow(gated_, pool_.num_threads() * gated_floats_ * int64_t{sizeof(float)});
   panel_weight_bytes_ = panel_quads * kPanelBlocks * 64;
-  Grow(panels_, pool_.num_threads() * (panel_weight_bytes_ + kPanelSumsBytes));
+  Grow(panels_, pool_.num_threads() * PanelBytes());
   RunSegments(work);
 }
 
@@ -330,10 +331,16 @@ void Linear::RunUnquantizedItem(const Segment& segment, int64_t item) {
   }
 }
 
+int64_t Linear::PanelBytes() const {
+  return panel_weight_bytes_ + kPanelScaleBytes + kPanelSumsBytes;
+}
+
 PanelScratch Linear::ScratchOf(int worker) const {
-  auto* base =
-      static_cast<uint8_t*>(panels_.data()) + worker * (panel_weight_bytes_ + kPanelSumsBytes);
-  return {.weights = base, .sums = reinterpret_cast<int32_t*>(base + panel_weight_bytes_)};
+  auto* base = static_cast<uint8_t*>(panels_.data()) + worker * PanelBytes();
+  auto* scales = base + panel_weight_bytes_;
+  return {.weights = base,
+          .scales = reinterpret_cast<int16_t*>(scales),
+          .sums = reinterpret_cast<int32_t*>(scales + kPanelScaleBytes)};
 }
 
 }  // namespace intermix::cpu

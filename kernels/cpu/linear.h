@@ -82,6 +82,7 @@ class Linear {
                const QuantOutput& out);
   void RunGatedItem(const Segment& segment, const ItemRange& range, int worker);
   void RunUnquantizedItem(const Segment& segment, int64_t item);
+  int64_t PanelBytes() const;  // of a worker's PanelScratch
   PanelScratch ScratchOf(int worker) const;
 
   const Kernels kernels_;

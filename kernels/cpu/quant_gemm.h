@@ -12,17 +12,19 @@
 //
 // Activations. Rows form tiles, of at most kTileRows for run_panel. A tile of r rows holds, for
 // each quad, r words of 4 consecutive k: [padded_k / 4][r][4] bytes. Padding is zero, so that what
-// a weight holds there does not matter.
+// a weight holds there does not matter. Kernels may read kTileSlack bytes beyond the last tile.
 #pragma once
 
 #include <cstdint>
 
 namespace intermix::cpu {
 
-inline constexpr int kBlockRows = 16;   // out features in a block
-inline constexpr int kTileRows = 6;     // tokens in a tile of run_panel
+inline constexpr int kBlockRows = 16;  // out features in a block
+inline constexpr int kTileRows = 6;    // tokens in a tile of run_panel
+inline constexpr int kTileSlack = 32;
 inline constexpr int kPanelBlocks = 4;  // blocks that run_panel takes at once
 inline constexpr int kPanelQuads = 64;  // quads of K that run_panel unpacks at once, at least
+inline constexpr int kPanelGroups = kPanelQuads / 2;  // in as many, at most
 
 // How an accumulator becomes an output.
 enum class OutputType : uint8_t { kFloat, kBFloat16, kInt32 };
@@ -69,6 +71,7 @@ struct QuantOutput {
 // Memory of one thread for run_panel.
 struct PanelScratch {
   uint8_t* weights = nullptr;  // [kPanelBlocks][max(kPanelQuads, group_quads)][64], 64-byte aligned
+  int16_t* scales = nullptr;   // [kPanelBlocks][kPanelGroups][16][2], 64-byte aligned
   int32_t* sums = nullptr;     // [kPanelRows][kPanelBlocks][16], 64-byte aligned
 };
 inline constexpr int kPanelTiles = 42;

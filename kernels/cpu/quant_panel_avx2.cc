@@ -1,15 +1,15 @@
 // Quantised GEMM with AVX2, many rows: a panel of K is unpacked to bytes once and reused over all
 // tiles of rows. Products of nibbles are summed in pairs of int16, and the instruction that adds
-// the pairs multiplies by the group's integer scale at the same time.
+// the pairs multiplies by the group's integer scale at the same time. The sums of pairs begin with
+// what takes the bias of the nibbles away, so no work is left for that.
 #include "kernels/cpu/quant_avx2_inl.h"
 
 namespace intermix::cpu::avx2 {
 namespace {
 
 constexpr int kRows = 3;  // of a tile at once: their totals and pairs fit the registers
-// Quads of a panel; the rest of the memory for weights is for scales.
-constexpr int64_t kQuads = kPanelQuads / 2;
 constexpr int64_t kTotals = int64_t{kPanelBlocks} * kBlockRows;  // of a row
+constexpr int64_t kMostFlushes = kPanelGroups;                   // of a panel
 
 // Whole groups of one block, unpacked.
 struct Panel {
@@ -19,6 +19,24 @@ struct Panel {
   int64_t group_end;
   int64_t group_quads;
 };
+
+// The rows of a tile over a panel's quads.
+struct TileRows {
+  const int8_t* x;        // [quads][rows][4]
+  int64_t stride;         // bytes from quad to quad
+  const int32_t* biases;  // [flushes][8 rows], of Bias
+};
+
+// Calls body(group, quads) for all that is summed as int16 before it is scaled, group by group.
+template <typename F>
+[[gnu::always_inline]] inline void ForFlushes(const Panel& panel, F body) {
+  for (int64_t j = panel.group_begin; j < panel.group_end; ++j) {
+    for (int64_t q = 0; q < panel.group_quads; q += kFlushQuads) {
+      const int64_t rest = panel.group_quads - q;
+      body(j - panel.group_begin, rest < kFlushQuads ? rest : kFlushQuads);
+    }
+  }
+}
 
 // w: nibbles; out [quads][64]
 void UnpackCodes(const uint8_t* w, int64_t quads, uint8_t* out) {
@@ -44,30 +62,48 @@ void DoubleScales(const int16_t* scales, int64_t groups, int16_t* out) {
   }
 }
 
-// pairs[r][h] = sums of two products over `quads` (at most kFlushQuads). Always inlined, so that
-// `pairs` can live in registers.
+// What takes the bias of the codes, 8, from the pairs of products of `quads`: -8 times the sum of
+// x, even and odd pairs apart, of 8 rows. Reads 32 bytes at each quad, whatever rows there are.
+__m256i Bias(const int8_t* x, int64_t stride, int64_t quads) {
+  const __m256i ones = _mm256_set1_epi8(1);
+  __m256i sum = _mm256_setzero_si256();
+  for (int64_t q = 0; q < quads; ++q, x += stride) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(ones, words));
+  }
+  return _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(sum, 3));
+}
+
+// pairs[r][h] += sums of two products of a quad. Always inlined, so that `pairs` can live in
+// registers.
 template <int R>
-[[gnu::always_inline]] inline void AddPairs(const uint8_t* w, const int8_t* x, int64_t stride,
+[[gnu::always_inline]] inline void AddQuad(const uint8_t* w, const int8_t* x,
+                                           __m256i (&pairs)[R][2]) {
+  const __m256i first = LoadBytes(w);
+  const __m256i second = LoadBytes(w + 32);
+  Unroll<R>([&](auto r) {
+    const __m256i word = Broadcast(x + 4 * r);
+    pairs[r][0] = _mm256_add_epi16(pairs[r][0], _mm256_maddubs_epi16(first, word));
+    pairs[r][1] = _mm256_add_epi16(pairs[r][1], _mm256_maddubs_epi16(second, word));
+  });
+}
+
+// Unrolled any further, the compiler would hold more products than there are registers.
+template <int R>
+[[gnu::always_inline]] inline void AddQuads(const uint8_t* w, const int8_t* x, int64_t stride,
                                             int64_t quads, __m256i (&pairs)[R][2]) {
-  Unroll<R>([&](auto r) { pairs[r][0] = pairs[r][1] = _mm256_setzero_si256(); });
-  for (int64_t q = 0; q < quads; ++q, w += 64, x += stride) {
-    const __m256i first = LoadBytes(w);
-    const __m256i second = LoadBytes(w + 32);
-    Unroll<R>([&](auto r) {
-      const __m256i word = Broadcast(x + 4 * r);
-      pairs[r][0] = _mm256_add_epi16(pairs[r][0], _mm256_maddubs_epi16(first, word));
-      pairs[r][1] = _mm256_add_epi16(pairs[r][1], _mm256_maddubs_epi16(second, word));
-    });
+  if (quads == kFlushQuads) {
+#pragma GCC unroll 2
+    for (int64_t q = 0; q < kFlushQuads; ++q) AddQuad<R>(w + 64 * q, x + stride * q, pairs);
+  } else {
+    for (int64_t q = 0; q < quads; ++q) AddQuad<R>(w + 64 * q, x + stride * q, pairs);
   }
 }
 
 // R rows of a tile.
-//   x       their words of the panel's first quad, `stride` bytes from quad to quad
-//   x_sums  their sums over each group, `sums_stride` from row to row
 //   totals  [R][kPanelBlocks][16], of which this block has 16; carried from panel to panel
 template <int R>
-void PanelRows(const Panel& panel, const int8_t* x, int64_t stride, const int32_t* x_sums,
-               int64_t sums_stride, int32_t* totals) {
+void PanelRows(const Panel& panel, const TileRows& rows, int32_t* totals) {
   const auto at = [totals](int r, int h) {
     return reinterpret_cast<__m256i*>(totals + r * kTotals + 8 * h);
   };
@@ -78,47 +114,50 @@ void PanelRows(const Panel& panel, const int8_t* x, int64_t stride, const int32_
     });
   });
   const uint8_t* w = panel.weights;
-  const auto* scales = reinterpret_cast<const __m256i*>(panel.scales);
-  for (int64_t j = panel.group_begin; j < panel.group_end; ++j, scales += 2) {
-    for (int64_t q = 0; q < panel.group_quads; q += kFlushQuads) {
-      const int64_t rest = panel.group_quads - q;
-      const int64_t quads = rest < kFlushQuads ? rest : kFlushQuads;
-      __m256i pairs[R][2];
-      AddPairs<R>(w, x, stride, quads, pairs);
-      w += 64 * quads;
-      x += stride * quads;
-      Unroll<R>([&](auto r) {
-        Unroll<2>([&](auto h) {
-          const __m256i scaled = _mm256_madd_epi16(pairs[r][h], _mm256_load_si256(scales + h));
-          sums[r][h] = _mm256_add_epi32(sums[r][h], scaled);
-        });
-      });
-    }
-    // The bias of the codes: 8 * scale * (sum of x, which fits 16 bits).
+  const int8_t* x = rows.x;
+  const int32_t* biases = rows.biases;
+  const int64_t stride = rows.stride;
+  ForFlushes(panel, [&](int64_t group, int64_t quads) {
+    __m256i pairs[R][2];
+    Unroll<R>([&](auto r) { pairs[r][0] = pairs[r][1] = _mm256_set1_epi32(biases[r]); });
+    AddQuads<R>(w, x, stride, quads, pairs);
+    w += 64 * quads;
+    x += stride * quads;
+    biases += 8;
+    const auto* scales = reinterpret_cast<const __m256i*>(panel.scales) + 2 * group;
     Unroll<R>([&](auto r) {
-      const __m256i sum = _mm256_set1_epi32(x_sums[r * sums_stride + j] & 0xFFFF);
       Unroll<2>([&](auto h) {
-        const __m256i scaled = _mm256_madd_epi16(_mm256_load_si256(scales + h), sum);
-        sums[r][h] = _mm256_sub_epi32(sums[r][h], _mm256_slli_epi32(scaled, 3));
+        const __m256i scaled = _mm256_madd_epi16(pairs[r][h], _mm256_load_si256(scales + h));
+        sums[r][h] = _mm256_add_epi32(sums[r][h], scaled);
       });
     });
-  }
+  });
   Unroll<R>([&](auto r) { Unroll<2>([&](auto h) { _mm256_store_si256(at(r, h), sums[r][h]); }); });
 }
 
-void PanelTile(const Panel& panel, const QuantPart& part, const QuantRows& rows, int64_t tile,
-               int32_t* totals) {
+// All rows of a tile, for panels of the same groups of `blocks` blocks.
+void PanelTile(const Panel* panels, int64_t blocks, const QuantPart& part, const QuantRows& rows,
+               int64_t tile, int32_t* totals) {
   constexpr decltype(&PanelRows<1>) kByRows[kRows] = {&PanelRows<1>, &PanelRows<2>, &PanelRows<3>};
   const int64_t begin = rows.TileBegin(tile);
   const int64_t count = rows.TileBegin(tile + 1) - begin;
   const int64_t stride = 4 * count;
-  const int64_t sums_stride = part.num_groups + 1;
-  const int8_t* x =
-      rows.tiles + begin * part.quads() * 4 + panel.group_begin * panel.group_quads * stride;
+  const int8_t* x = rows.tiles + begin * part.quads() * 4 +
+                    panels[0].group_begin * panels[0].group_quads * stride;
+  __m256i biases[kMostFlushes];
+  const int8_t* at = x;
+  ForFlushes(panels[0], [&, flush = biases](int64_t, int64_t quads) mutable {
+    *flush++ = Bias(at, stride, quads);
+    at += stride * quads;
+  });
   for (int64_t first = 0; first < count; first += kRows) {
     const int64_t some = count - first < kRows ? count - first : kRows;
-    kByRows[some - 1](panel, x + 4 * first, stride, rows.sums + (begin + first) * sums_stride,
-                      sums_stride, totals + first * kTotals);
+    const TileRows tile_rows{.x = x + 4 * first,
+                             .stride = stride,
+                             .biases = reinterpret_cast<const int32_t*>(biases) + first};
+    for (int64_t b = 0; b < blocks; ++b) {
+      kByRows[some - 1](panels[b], tile_rows, totals + first * kTotals + b * kBlockRows);
+    }
   }
 }
 
@@ -126,29 +165,29 @@ void PanelTile(const Panel& panel, const QuantPart& part, const QuantRows& rows,
 void Panels(const QuantPart& part, const QuantRows& rows, int64_t tile_begin, int64_t tile_end,
             int64_t block_begin, int64_t block_end, const PanelScratch& scratch) {
   const int64_t row_begin = rows.TileBegin(tile_begin);
-  const int64_t step = kQuads / part.group_quads;  // groups of a panel
-  auto* scales = reinterpret_cast<int16_t*>(scratch.weights + kPanelBlocks * kQuads * 64);
+  const int64_t step = kPanelQuads / part.group_quads;  // groups of a panel
+  const int64_t num_blocks = block_end - block_begin;
   for (int64_t group = 0; group < part.num_groups; group += step) {
     const int64_t rest = part.num_groups - group;
     const int64_t groups = rest < step ? rest : step;
-    const auto panel_of = [&](int64_t block) {
-      return Panel{.weights = scratch.weights + (block - block_begin) * kQuads * 64,
-                   .scales = scales + (block - block_begin) * step * 2 * kBlockRows,
+    Panel panels[kPanelBlocks];
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      const int64_t block = block_begin + b;
+      uint8_t* w = scratch.weights + b * kPanelQuads * 64;
+      int16_t* scales = scratch.scales + b * kPanelGroups * 2 * kBlockRows;
+      UnpackCodes(part.codes + block * part.block_bytes() + group * part.group_quads * 32,
+                  groups * part.group_quads, w);
+      DoubleScales(part.int_scales + (block * part.num_groups + group) * kBlockRows, groups,
+                   scales);
+      panels[b] = {.weights = w,
+                   .scales = scales,
                    .group_begin = group,
                    .group_end = group + groups,
                    .group_quads = part.group_quads};
-    };
-    for (int64_t block = block_begin; block < block_end; ++block) {
-      UnpackCodes(part.codes + block * part.block_bytes() + group * part.group_quads * 32,
-                  groups * part.group_quads, scratch.weights + (block - block_begin) * kQuads * 64);
-      DoubleScales(part.int_scales + (block * part.num_groups + group) * kBlockRows, groups,
-                   scales + (block - block_begin) * step * 2 * kBlockRows);
     }
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      int32_t* totals = scratch.sums + (rows.TileBegin(tile) - row_begin) * kTotals;
-      for (int64_t block = block_begin; block < block_end; ++block) {
-        PanelTile(panel_of(block), part, rows, tile, totals + (block - block_begin) * kBlockRows);
-      }
+      PanelTile(panels, num_blocks, part, rows, tile,
+                scratch.sums + (rows.TileBegin(tile) - row_begin) * kTotals);
     }
   }
 }
@@ -171,8 +210,8 @@ void StorePanels(const QuantPart& part, const QuantRows& rows, int64_t row_begin
 void RunPanel(const QuantPart& part, const QuantRows& rows, int64_t tile_begin, int64_t tile_end,
               int64_t block_begin, int64_t block_end, const PanelScratch& scratch,
               const QuantOutput& out) {
-  // A longer group fits no panel, and its sums of x may be beyond 16 bits.
-  if (part.bits == 4 && part.int_scales != nullptr && part.group_quads <= kQuads) {
+  // A longer group fits no panel.
+  if (part.bits == 4 && part.int_scales != nullptr && part.group_quads <= kPanelQuads) {
     Panels(part, rows, tile_begin, tile_end, block_begin, block_end, scratch);
     StorePanels(part, rows, rows.TileBegin(tile_begin), rows.TileBegin(tile_end), block_begin,
                 block_end, scratch.sums, out);
