@@ -17,6 +17,7 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an int
 
 // The loops, inlined into one function for each instruction set.
 struct Loops {
+  template <bool kProducts>
   [[gnu::always_inline]] static inline GroupsFit Fit(const Groups& groups, const float* scales,
                                                      const float* multipliers) {
     const Floats low = Floats{} + groups.range.low;
@@ -37,12 +38,16 @@ struct Loops {
         q = (q + kRound) - kRound;
         const Floats difference = x - q;
         group_error = group_error + difference * difference;
-        const Ints magnitude = reinterpret_cast<Ints>(q) & 0x7FFFFFFF;
-        code_sum = code_sum + reinterpret_cast<Floats>(magnitude);
+        if constexpr (kProducts) {
+          const Ints magnitude = reinterpret_cast<Ints>(q) & 0x7FFFFFFF;
+          code_sum = code_sum + reinterpret_cast<Floats>(magnitude);
+        }
       }
       error = error + group_error * (scales[j] * scales[j]);
-      product_sum = product_sum + __builtin_convertvector(code_sum, Doubles) *
-                                      static_cast<double>(multipliers[j]);
+      if constexpr (kProducts) {
+        product_sum = product_sum + __builtin_convertvector(code_sum, Doubles) *
+                                        static_cast<double>(multipliers[j]);
+      }
     }
     GroupsFit fit;
     for (int l = 0; l < kGroupLanes; ++l) {
@@ -95,11 +100,17 @@ struct Loops {
 
 [[gnu::target("avx512f,avx512bw")]] GroupsFit FitAvx512(const Groups& groups, const float* scales,
                                                         const float* multipliers) {
-  return Loops::Fit(groups, scales, multipliers);
+  return Loops::Fit<true>(groups, scales, multipliers);
 }
 [[gnu::target("avx2")]] GroupsFit FitAvx2(const Groups& groups, const float* scales,
                                           const float* multipliers) {
-  return Loops::Fit(groups, scales, multipliers);
+  return Loops::Fit<true>(groups, scales, multipliers);
+}
+[[gnu::target("avx512f,avx512bw")]] double ErrorAvx512(const Groups& groups, const float* scales) {
+  return Loops::Fit<false>(groups, scales, nullptr).squared_error;
+}
+[[gnu::target("avx2")]] double ErrorAvx2(const Groups& groups, const float* scales) {
+  return Loops::Fit<false>(groups, scales, nullptr).squared_error;
 }
 [[gnu::target("avx512f,avx512bw")]] void RoundAvx512(const Groups& groups, const float* scales,
                                                      int8_t* codes) {
@@ -123,7 +134,13 @@ bool HasAvx2() { return __builtin_cpu_supports("avx2"); }
 GroupsFit FitGroups(const Groups& groups, const float* scales, const float* multipliers) {
   if (HasAvx512()) return FitAvx512(groups, scales, multipliers);
   if (HasAvx2()) return FitAvx2(groups, scales, multipliers);
-  return Loops::Fit(groups, scales, multipliers);
+  return Loops::Fit<true>(groups, scales, multipliers);
+}
+
+double GroupsError(const Groups& groups, const float* scales) {
+  if (HasAvx512()) return ErrorAvx512(groups, scales);
+  if (HasAvx2()) return ErrorAvx2(groups, scales);
+  return Loops::Fit<false>(groups, scales, nullptr).squared_error;
 }
 
 void RoundGroups(const Groups& groups, const float* scales, int8_t* codes) {

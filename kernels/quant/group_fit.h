@@ -36,6 +36,9 @@ struct GroupsFit {
 //   multipliers  [count]
 GroupsFit FitGroups(const Groups& groups, const float* scales, const float* multipliers);
 
+// The same squared_error alone, in two thirds of the time.
+double GroupsError(const Groups& groups, const float* scales);
+
 // The codes themselves.
 //   codes  [count, size]
 void RoundGroups(const Groups& groups, const float* scales, int8_t* codes);

@@ -74,7 +74,7 @@ void SearchClip(NormalizedRow& row) {
     double least = std::numeric_limits<double>::infinity();
     for (int step = 0; step <= kSteps; ++step) {
       const float scale = full * (1.0f - static_cast<float>(step) / 32.0f);
-      const double error = FitGroups(row.group(j), &scale, &scale).squared_error;
+      const double error = GroupsError(row.group(j), &scale);
       if (error >= least) continue;
       least = error;
       row.scales[j] = scale;

@@ -65,10 +65,11 @@ RowScales FoldedScales(const NormalizedRow& row) {
     RowScales scales;
     scales.unit = max / static_cast<float>(top);
     scales.integer = RoundScales(row, static_cast<float>(top) / max, kLargestFolded);
-    Fit(row, scales);
+    scales.squared_error = GroupsError(row.groups(), FloatScales(scales).data());
     if (best.integer.empty() || scales.squared_error < best.squared_error) best = std::move(scales);
     if (row.num_groups() == 1) break;  // every candidate gives the same scale
   }
+  Fit(row, best);
   return best;
 }
 

@@ -60,6 +60,7 @@ TEST(GroupFitTest, EqualsScalarCodeInTheSameOrder) {
       const GroupsFit fit = FitGroups(data.groups, data.scales.data(), data.multipliers.data());
       EXPECT_EQ(fit.squared_error, squared_error) << size << ", " << bits;
       EXPECT_EQ(fit.product_sum, product_sum) << size << ", " << bits;
+      EXPECT_EQ(GroupsError(data.groups, data.scales.data()), squared_error) << size;
     }
   }
 }
