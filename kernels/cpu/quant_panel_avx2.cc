@@ -38,10 +38,12 @@ template <typename F>
   }
 }
 
-// w: nibbles; out [quads][64]
+// Also asks for the same place of the next panel, which comes from memory while this one is used.
+//   w: nibbles; out [quads][64]
 void UnpackCodes(const uint8_t* w, int64_t quads, uint8_t* out) {
   const __m256i mask = _mm256_set1_epi8(0x0F);
   for (int64_t q = 0; q < quads; q += 2, w += 64, out += 128) {
+    _mm_prefetch(reinterpret_cast<const char*>(w + kPanelQuads * 32), _MM_HINT_T1);
     Unroll<2>([&](auto h) {
       const __m256i codes = LoadBytes(w + 32 * h);
       auto* low = reinterpret_cast<__m256i*>(out + 32 * h);
