@@ -55,9 +55,15 @@ class WarpLoader {
     cp_async_commit();
   }
 
-  // Fills the empty ring: what is the weight's, and once the kernels ahead have ended, the rows.
+  // Fills the empty ring, stage by stage, so that each is used as soon as it is here.
   INTERMIX_DEVICE void Fill(char* ring, const GemmArgs& args, const GemmExpert* experts) {
-    constexpr int kRingBytes = G::kStages * G::kStageBytes;
+#pragma unroll 1
+    for (int at = 0; at < kRingBytes; at += G::kStageBytes) Load(ring + at, args, experts);
+  }
+
+  // The same while the kernels ahead still run: what is the weight's, and when they have ended, the
+  // rows. Then the weight is here, and need not come stage by stage.
+  INTERMIX_DEVICE void FillEarly(char* ring, const GemmArgs& args, const GemmExpert* experts) {
     WarpLoader weight = *this;
 #pragma unroll 1
     for (int at = 0; at < kRingBytes; at += G::kStageBytes) {
@@ -72,6 +78,7 @@ class WarpLoader {
   }
 
  private:
+  static constexpr int kRingBytes = G::kStages * G::kStageBytes;
   enum Part { kWhole, kWeight, kRows };
 
   template <Part kPart>
@@ -215,7 +222,8 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
   constexpr int kRingBytes = G::kStages * G::kStageBytes;
   const GemmExpert* const experts = layout.experts();
   ReadExperts(args, layout.experts());
-  if (args.row_offsets != nullptr && !args.offsets_are_old) wait_for_kernels_ahead();
+  const bool early = args.row_offsets == nullptr || args.offsets_are_old;
+  if (!early) wait_for_kernels_ahead();
   CountRowTiles<G>(args);
   sync_block();
   const int32_t num_tiles = FirstRowTiles<G>()[args.num_experts] * NumSlabs<G>(args);
@@ -223,7 +231,11 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
   char* const ring = shared_memory() + layout.stages_at + warp * kRingBytes;
   char* const sums = shared_memory() + layout.stages_at + G::kWarpsK * kRingBytes;
   WarpLoader<G> loader(args, warp, num_tiles);
-  loader.Fill(ring, args, experts);
+  if (early) {
+    loader.FillEarly(ring, args, experts);
+  } else {
+    loader.Fill(ring, args, experts);
+  }
   let_next_kernel_start();
 
   const ThreadPlace<G> place(static_cast<int32_t>(threadIdx.x) % 32);

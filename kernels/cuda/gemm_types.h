@@ -104,7 +104,7 @@ inline constexpr std::array<GemmTile, 13> kGemmTiles = {{
     {GemmFamily::kLargeM, 2, 8, 4, 2, 1, 4, 4, 1, true, true, true},    // 128 x 128
     {GemmFamily::kWgmma, 2, 16, 8, 1, 1, 6, 4, 1, true, false, false},  // 256 x 128
     {GemmFamily::kWgmma, 1, 16, 8, 1, 1, 6, 5, 1, true, true, true},    // 128 x 128
-    {GemmFamily::kDecode, 2, 1, 1, 1, 8, 4, 2, 2, true, true, false},   // 32 x 8
+    {GemmFamily::kDecode, 2, 1, 1, 1, 8, 3, 2, 2, true, true, false},   // 32 x 8
     {GemmFamily::kDecode, 4, 2, 1, 1, 4, 3, 2, 2, true, true, false},   // 64 x 16
     {GemmFamily::kDecode, 2, 2, 1, 1, 8, 2, 2, 2, true, true, false},   // 32 x 16
     {GemmFamily::kDecode, 4, 4, 1, 1, 4, 2, 2, 2, true, false, false},  // 64 x 32

@@ -388,8 +388,7 @@ void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
          {.grid = dim3(static_cast<unsigned>((p.tokens + Tile::kTokens - 1) / Tile::kTokens)),
           .block = dim3(kRowThreads),
           .shared_bytes = (Tile::kRing + logits) * sizeof(float),
-          .stream = stream,
-          .early = true},
+          .stream = stream},  // not early: the first multiprocessors that are free would get two
          p);
 }
 
