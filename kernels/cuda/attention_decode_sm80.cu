@@ -15,10 +15,9 @@ namespace {
 
 template <int kHeadDim, typename Element>
 struct DecodeShape : CacheShape<kHeadDim, Element> {
-  // What shared memory holds.
   static constexpr bool kWide = kHeadDim * sizeof(Element) > 256;
   static constexpr int kStepChunks = kWide ? 1 : 2;
-  static constexpr int kSlots = kWide ? 2 : 5;
+  static constexpr int kSlots = kWide ? 2 : kHeadDim > 128 ? 4 : 5;
   static constexpr int kPositions = kStepChunks * kChunk;  // of a step
   static constexpr int kStepsPerSplit = kAttentionSplit / kPositions;
   static constexpr int kTiles = kHeadDim > 128 ? 4 : 2;  // of 8 columns, a warp's
@@ -171,7 +170,10 @@ __device__ void accumulate_chunk(const uint16_t* weights, const typename S::Elem
       uint32_t b[2][2][2];
       load_values<S>(from + t * S::kStride + n * 8, b);
       if constexpr (!S::kScaled) {
-        if (ragged) keep_finite(b, found);
+        if (ragged) {
+          keep_finite(b[0], found);
+          keep_finite(b[1], found);
+        }
       }
 #pragma unroll
       for (int step = 0; step < 2; ++step) {

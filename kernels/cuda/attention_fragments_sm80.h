@@ -22,30 +22,34 @@ __device__ inline EvenOdd widen_s8(uint32_t bytes) {
   return {widen_bytes_0_and_2(bytes), widen_bytes_0_and_2(bytes >> 8)};
 }
 
-// A thread's fragments of one query, zeros where there is none; `half`: which of its rows. Of an
-// int8 cache, each 16 elements are in the order of widen_s8: the even ones first.
-//   row  [head_dim] float32; null: no such query
+// A thread's fragments of one query; `half`: which of its rows. Of an int8 cache, each 16 elements
+// are in the order of widen_s8: the even ones first.
+//   row  [head_dim] float32, padded here with zeros
 template <typename C>
 __device__ void load_query(const float* row, int32_t head_dim, int half,
                            uint32_t (&q)[C::kQuerySteps][4]) {
-  const int32_t first = lane_id() % 4 * (C::kScaled ? 4 : 2);
+  const float* from = row + lane_id() % 4 * (C::kScaled ? 4 : 2);
+  const bool whole = head_dim == C::kDim;  // the same for all: no branches then
 #pragma unroll
   for (int step = 0; step < C::kQuerySteps; ++step) {
-    const int32_t column = step * 16 + first;
-    float2 low = {0.0f, 0.0f};
-    float2 high = {0.0f, 0.0f};
-    if (row != nullptr && column < head_dim) {
+    float4 x = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (whole || step * 16 < head_dim) {
       if constexpr (C::kScaled) {
-        const float4 x = *reinterpret_cast<const float4*>(row + column);
-        low = {x.x, x.z};
-        high = {x.y, x.w};
+        x = *reinterpret_cast<const float4*>(from + step * 16);
+        x = {x.x, x.z, x.y, x.w};
       } else {
-        low = *reinterpret_cast<const float2*>(row + column);
-        if (step * 16 + 8 < head_dim) high = *reinterpret_cast<const float2*>(row + column + 8);
+        const float2 low = *reinterpret_cast<const float2*>(from + step * 16);
+        x.x = low.x;
+        x.y = low.y;
       }
     }
-    q[step][half] = pack_bf16(low.x, low.y);
-    q[step][2 + half] = pack_bf16(high.x, high.y);
+    if (!C::kScaled && (whole || step * 16 + 8 < head_dim)) {
+      const float2 high = *reinterpret_cast<const float2*>(from + step * 16 + 8);
+      x.z = high.x;
+      x.w = high.y;
+    }
+    q[step][half] = pack_bf16(x.x, x.y);
+    q[step][2 + half] = pack_bf16(x.z, x.w);
   }
 }
 
@@ -98,6 +102,40 @@ __device__ void load_values(const typename C::Element* from, uint32_t (&b)[2][2]
       for (int j = 0; j < 4; ++j) b[j / 2][step][j % 2] = bits[j];
     }
   }
+}
+
+// As load_keys and load_values, of a bfloat16 chunk, for warps that have all of its positions and
+// columns: one k16 step of two tiles, so that products of a tile are far apart.
+//   keys  [16 positions, 16 elements];  values  [16 positions, 16 columns]
+template <typename C>
+__device__ int32_t key_pair_offset() {
+  return (lane_id() / 16 * 8 + lane_id() % 8) * C::kStride + lane_id() / 8 % 2 * 8;
+}
+template <typename C>
+__device__ int32_t value_pair_offset() {
+  return lane_id() % 16 * C::kStride + lane_id() / 16 * 8;
+}
+struct TilePair {
+  uint32_t b[2][2];
+};
+__device__ inline TilePair load_key_pair(const uint16_t* from) {
+  uint32_t bits[4];
+  ldmatrix_x4(bits, from);
+  return {{{bits[0], bits[1]}, {bits[2], bits[3]}}};
+}
+__device__ inline TilePair load_value_pair(const uint16_t* from) {
+  uint32_t bits[4];
+  ldmatrix_x4_trans(bits, from);
+  return {{{bits[0], bits[1]}, {bits[2], bits[3]}}};
+}
+
+// Sixteen int8 in the first half of 32 bytes become bfloat16 in all of them, in widen_s8's order.
+__device__ inline void widen_in_place(void* piece) {
+  auto* words = static_cast<uint4*>(piece);
+  const uint4 bytes = words[0];
+  const EvenOdd x[4] = {widen_s8(bytes.x), widen_s8(bytes.y), widen_s8(bytes.z), widen_s8(bytes.w)};
+  words[0] = {x[0].even, x[1].even, x[2].even, x[3].even};
+  words[1] = {x[0].odd, x[1].odd, x[2].odd, x[3].odd};
 }
 
 // Two neighbouring columns of a thread's output fragments, among the warp's. An int8 cache has

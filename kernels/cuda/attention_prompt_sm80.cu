@@ -16,28 +16,24 @@ namespace {
 
 template <int kHeadDim, typename Element>
 struct PromptShape : CacheShape<kHeadDim, Element> {
-  static constexpr int kTiles = kHeadDim / 8;  // of 8 columns
+  using Wide = CacheShape<kHeadDim, uint16_t>;  // of chunks in shared memory
+  static constexpr int kTiles = kHeadDim / 8;   // of 8 columns
   static constexpr int kScoreTiles = kChunk / 8;
   static constexpr int kSharedTiles = kHeadDim > 64 ? 6 : 0;
 };
 
 inline constexpr int kPlaces = 4;  // of the chunk in use and the two after it
 
-// A chunk, and its turn among the block's.
-struct Place {
-  int32_t chunk;
-  int32_t turn;
-};
-
 // The block's shared memory.
 template <typename S>
 struct PromptMemory {
-  alignas(16) typename S::Element k[2][S::kChunkElements];
-  alignas(16) typename S::Element v[2][S::kChunkElements];
+  alignas(16) uint16_t k[2][S::Wide::kChunkElements];
+  alignas(16) uint16_t v[2][S::Wide::kChunkElements];
   CachePlaces<kChunk, S::kScaled> places[kPlaces];
   Tile tile;
+  int32_t turns;
   // Where a warp puts weights for add_unfinite.
-  alignas(16) uint16_t weights[kWarps][kWarpRows * 16];
+  alignas(16) uint16_t weights[S::kScaled ? 1 : kWarps][kWarpRows * 16];
   // Of the splits so far, the last columns: more than registers hold.
   float4 totals[S::kSharedTiles > 0 ? S::kSharedTiles : 1][kThreads];
 };
@@ -45,24 +41,41 @@ struct PromptMemory {
 template <typename S>
 using Scores = float[S::kScoreTiles][4];
 
+// Starts the copy of a chunk of k or v. An int8 piece goes to where it will be bfloat16.
+template <typename S>
+__device__ void copy_wide(const AttentionParams& p, const void* cache, const int32_t* pieces,
+                          uint16_t* to) {
+  for_pieces<S>(p, cache, pieces, [to](int32_t row, int32_t piece, const void* from, bool valid) {
+    cp_async_16(to + row * S::Wide::kStride + piece * S::kPiece, from, valid);
+  });
+}
+// After the wait: this thread's pieces of it.
+template <typename S>
+__device__ void widen_chunk(uint16_t* chunk) {
+#pragma unroll
+  for (int i = 0; i < kChunk * S::kPieces / kThreads; ++i) {
+    const int32_t piece = static_cast<int32_t>(threadIdx.x) + i * kThreads;
+    widen_in_place(chunk + piece / S::kPieces * S::Wide::kStride + piece % S::kPieces * S::kPiece);
+  }
+}
+
 // scores = q . k^T of the warp's rows.
 template <typename S>
-__device__ void score_chunk(const typename S::Element* k, const uint32_t (&q)[S::kQuerySteps][4],
+__device__ void score_chunk(const uint16_t* k, const uint32_t (&q)[S::kQuerySteps][4],
                             Scores<S>& scores) {
 #pragma unroll
   for (int n = 0; n < S::kScoreTiles; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
   }
-  const typename S::Element* from = k + key_offset<S>();
+  const uint16_t* from = k + key_pair_offset<typename S::Wide>();
 #pragma unroll
-  for (int step = 0; step < S::kQuerySteps; step += S::kKeySteps) {
+  for (int step = 0; step < S::kQuerySteps; ++step) {
 #pragma unroll
-    for (int n = 0; n < S::kScoreTiles; ++n) {
-      uint32_t b[S::kKeySteps][2];
-      load_keys<S>(from + n * 8 * S::kStride + step * 16, b);
-#pragma unroll
-      for (int j = 0; j < S::kKeySteps; ++j) mma_m16n8k16_bf16(scores[n], q[step + j], b[j]);
+    for (int n = 0; n < S::kScoreTiles; n += 2) {
+      const TilePair keys = load_key_pair(from + n * 8 * S::Wide::kStride + step * 16);
+      mma_m16n8k16_bf16(scores[n], q[step], keys.b[0]);
+      mma_m16n8k16_bf16(scores[n + 1], q[step], keys.b[1]);
     }
   }
 }
@@ -79,15 +92,14 @@ __device__ void mask_and_rescale(const AttentionParams& p, const float* k_scales
     float max = -infinity();
 #pragma unroll
     for (int n = 0; n < S::kScoreTiles; ++n) {
+      float(&pair)[4] = scores[n];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[n][half * 2 + i];
-        if constexpr (S::kScaled) score = mul_rn(score, k_scales[column + n * 8 + i]);
-        if (kMasked && chunk * kChunk + column + n * 8 + i > rows.positions[half]) {
-          score = -infinity();
-        }
-        max = max_nan(max, score);
+      for (int i = half * 2; i < half * 2 + 2; ++i) {
+        const int32_t position = column + n * 8 + i % 2;
+        if constexpr (S::kScaled) pair[i] = mul_rn(pair[i], k_scales[position]);
+        if (kMasked && chunk * kChunk + position > rows.positions[half]) pair[i] = -infinity();
       }
+      max = max_nan(max, max_nan(pair[half * 2], pair[half * 2 + 1]));
     }
     factors[half] = raise_max(max_of_row(max), p.scale_log2e, part.max[half]);
   }
@@ -130,23 +142,18 @@ __device__ void weigh_chunk(const AttentionParams& p, const float* v_scales, int
 
 // part.out += weights . v; returns what keep_finite found of a masked chunk.
 template <bool kMasked, typename S>
-__device__ uint32_t accumulate_chunk(const typename S::Element* v,
-                                     const uint32_t (&weights)[kChunk / 16][4],
+__device__ uint32_t accumulate_chunk(const uint16_t* v, const uint32_t (&weights)[kChunk / 16][4],
                                      Partial<S::kTiles>& part) {
   uint32_t found = 0;
-  const typename S::Element* from = v + value_offset<S>();
+  const uint16_t* from = v + value_pair_offset<typename S::Wide>();
 #pragma unroll
-  for (int t = 0; t < kChunk / 16; t += 2) {
+  for (int t = 0; t < kChunk / 16; ++t) {
 #pragma unroll
     for (int n = 0; n < S::kTiles; n += 2) {
-      uint32_t b[2][2][2];
-      load_values<S>(from + t * 16 * S::kStride + n * 8, b);
-      if constexpr (kMasked && !S::kScaled) keep_finite(b, found);
-#pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        mma_m16n8k16_bf16(part.out[n], weights[t + step], b[0][step]);
-        mma_m16n8k16_bf16(part.out[n + 1], weights[t + step], b[1][step]);
-      }
+      TilePair values = load_value_pair(from + t * 16 * S::Wide::kStride + n * 8);
+      if constexpr (kMasked && !S::kScaled) keep_finite(values.b, found);
+      mma_m16n8k16_bf16(part.out[n], weights[t], values.b[0]);
+      mma_m16n8k16_bf16(part.out[n + 1], weights[t], values.b[1]);
     }
   }
   return found;
@@ -154,9 +161,9 @@ __device__ uint32_t accumulate_chunk(const typename S::Element* v,
 
 // Adds what keep_finite took out.
 template <typename S>
-__device__ void restore_unfinite(const uint32_t (&weights)[kChunk / 16][4],
-                                 const typename S::Element* v, int32_t chunk, const WarpRows& rows,
-                                 PromptMemory<S>& shared, Partial<S::kTiles>& part) {
+__device__ void restore_unfinite(const uint32_t (&weights)[kChunk / 16][4], const uint16_t* v,
+                                 int32_t chunk, const WarpRows& rows, PromptMemory<S>& shared,
+                                 Partial<S::kTiles>& part) {
   uint16_t* to = shared.weights[warp_id()];
 #pragma unroll
   for (int t = 0; t < kChunk / 16; ++t) {
@@ -168,30 +175,31 @@ __device__ void restore_unfinite(const uint32_t (&weights)[kChunk / 16][4],
       *reinterpret_cast<uint32_t*>(to + row * 16 + column) = weights[t][j];
     }
     sync_warp();
-    add_unfinite(to, 16, v + t * 16 * S::kStride, S::kStride, chunk * kChunk + t * 16, rows, part);
+    add_unfinite(to, 16, v + t * 16 * S::Wide::kStride, S::Wide::kStride, chunk * kChunk + t * 16,
+                 rows, part);
   }
 }
 
 // One chunk for one warp. kMasked: some of its rows may not see all positions.
 template <bool kMasked, typename S>
-__device__ void attend_chunk(const AttentionParams& p, const Place& at, const WarpRows& rows,
-                             const uint32_t (&q)[S::kQuerySteps][4], PromptMemory<S>& shared,
-                             Partial<S::kTiles>& part) {
+__device__ void attend_chunk(const AttentionParams& p, int32_t turn, int32_t chunk,
+                             const WarpRows& rows, const uint32_t (&q)[S::kQuerySteps][4],
+                             PromptMemory<S>& shared, Partial<S::kTiles>& part) {
   const float* k_scales = nullptr;
   const float* v_scales = nullptr;
   if constexpr (S::kScaled) {
-    k_scales = shared.places[at.turn % kPlaces].k_scales;
-    v_scales = shared.places[at.turn % kPlaces].v_scales;
+    k_scales = shared.places[turn % kPlaces].k_scales;
+    v_scales = shared.places[turn % kPlaces].v_scales;
   }
-  const typename S::Element* v = shared.v[at.turn % 2];
+  const uint16_t* v = shared.v[turn % 2];
   Scores<S> scores;
   uint32_t weights[kChunk / 16][4];
-  score_chunk<S>(shared.k[at.turn % 2], q, scores);
-  mask_and_rescale<kMasked, S>(p, k_scales, at.chunk, rows, scores, part);
-  weigh_chunk<kMasked, S>(p, v_scales, at.chunk, rows, scores, weights, part);
+  score_chunk<S>(shared.k[turn % 2], q, scores);
+  mask_and_rescale<kMasked, S>(p, k_scales, chunk, rows, scores, part);
+  weigh_chunk<kMasked, S>(p, v_scales, chunk, rows, scores, weights, part);
   const uint32_t found = accumulate_chunk<kMasked, S>(v, weights, part);
   if constexpr (kMasked && !S::kScaled) {
-    if (any_found(found)) restore_unfinite(weights, v, at.chunk, rows, shared, part);
+    if (any_found(found)) restore_unfinite(weights, v, chunk, rows, shared, part);
   }
 }
 
@@ -241,6 +249,20 @@ __device__ void gather(const Total<S>& total, Partial<S::kTiles>& whole) {
   }
 }
 
+// A block takes the chunks of every gridDim.y-th split in turns.
+__device__ inline int32_t chunk_of_turn(int32_t turn) {
+  const auto splits = static_cast<int32_t>(gridDim.y);
+  return (turn / kChunksPerSplit * splits + static_cast<int32_t>(blockIdx.y)) * kChunksPerSplit +
+         turn % kChunksPerSplit;
+}
+__device__ inline int32_t num_turns(const Tile& tile) {
+  const int32_t chunks = tile.max_position / kChunk + 1;
+  const auto round = static_cast<int32_t>(gridDim.y) * kChunksPerSplit;
+  const int32_t rest = chunks % round - static_cast<int32_t>(blockIdx.y) * kChunksPerSplit;
+  const int32_t last = rest < 0 ? 0 : rest < kChunksPerSplit ? rest : kChunksPerSplit;
+  return chunks / round * kChunksPerSplit + last;
+}
+
 // blockIdx: x as in find_tile, y the first split; a block takes every gridDim.y-th split. kShared:
 // splits go to the scratch memory, not to a total.
 template <int kHeadDim, typename Element, bool kShared>
@@ -249,59 +271,67 @@ __global__ void __launch_bounds__(kThreads, 1)
   using S = PromptShape<kHeadDim, Element>;
   const AttentionParams& p = launch.p;
   auto& shared = *reinterpret_cast<PromptMemory<S>*>(shared_memory());
-  Place at = {.chunk = static_cast<int32_t>(blockIdx.y) * kChunksPerSplit, .turn = 0};
-  int32_t next = chunk_after(at.chunk);
   {
     const Tile tile = find_tile<kPromptRows>(launch);  // from the step's inputs alone
     start_early();
-    if (tile.rows == 0 || at.chunk * kChunk > tile.max_position) return;
-    if (threadIdx.x == 0) shared.tile = tile;
-    store_place(find_place<kChunk, S::kScaled>(launch, tile, at.chunk * kChunk), shared.places[0]);
-    store_place(find_place<kChunk, S::kScaled>(launch, tile, next * kChunk), shared.places[1]);
+    if (tile.rows == 0 || chunk_of_turn(0) * kChunk > tile.max_position) return;
+    if (threadIdx.x == 0) {
+      shared.tile = tile;
+      shared.turns = num_turns(tile);
+    }
+#pragma unroll
+    for (int turn = 0; turn < 2; ++turn) {
+      store_place(find_place<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn) * kChunk),
+                  shared.places[turn]);
+    }
   }
   sync_block();
   const Tile& tile = shared.tile;
-  copy_chunk<S>(p, p.k, shared.places[0].pieces, shared.k[0]);
-  copy_chunk<S>(p, p.v, shared.places[0].pieces, shared.v[0]);
-  cp_async_commit();
+  const auto copy = [&](int32_t turn) {
+    const int32_t* pieces = shared.places[turn % kPlaces].pieces;
+    copy_wide<S>(p, p.k, pieces, shared.k[turn % 2]);
+    copy_wide<S>(p, p.v, pieces, shared.v[turn % 2]);
+    cp_async_commit();
+  };
+  const auto receive = [&](int32_t turn) {
+    cp_async_wait<0>();
+    if constexpr (S::kScaled) {
+      widen_chunk<S>(shared.k[turn % 2]);
+      widen_chunk<S>(shared.v[turn % 2]);
+    }
+  };
+  copy(0);
   uint32_t q[S::kQuerySteps][4];
   const WarpRows rows = load_rows<S>(launch, tile, warp_id() * kWarpRows, q);
   Partial<S::kTiles> part;
   Total<S> total = {.held = {}, .shared = shared.totals};
   clear(part);
   clear(total);
-  for (bool more = true; more; ++at.turn) {
-    more = next * kChunk <= tile.max_position;
-    cp_async_wait<0>();
+#pragma unroll 1
+  for (int32_t turn = 0; turn < shared.turns; ++turn) {
+    if (turn == 0 || !S::kScaled) receive(turn);
     sync_block();  // the chunk is here; the one before it is no longer read
-    if (more) {
-      const int32_t* pieces = shared.places[(at.turn + 1) % kPlaces].pieces;
-      copy_chunk<S>(p, p.k, pieces, shared.k[(at.turn + 1) % 2]);
-      copy_chunk<S>(p, p.v, pieces, shared.v[(at.turn + 1) % 2]);
+    const bool more = turn + 1 < shared.turns;
+    if (more) copy(turn + 1);
+    const CachePlace place =
+        find_place<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn + 2) * kChunk);
+    const int32_t chunk = chunk_of_turn(turn);
+    if (last_position(chunk) <= min_position(rows)) {
+      attend_chunk<false>(p, turn, chunk, rows, q, shared, part);
+    } else if (chunk * kChunk <= max_position(rows)) {
+      attend_chunk<true>(p, turn, chunk, rows, q, shared, part);
     }
-    cp_async_commit();
-    const int32_t after = chunk_after(next);
-    const CachePlace place = find_place<kChunk, S::kScaled>(launch, tile, after * kChunk);
-
-    if (last_position(at.chunk) <= rows.min_position) {
-      attend_chunk<false>(p, at, rows, q, shared, part);
-    } else if (at.chunk * kChunk <= rows.max_position) {
-      attend_chunk<true>(p, at, rows, q, shared, part);
+    store_place(place, shared.places[(turn + 2) % kPlaces]);
+    if (S::kScaled && more) receive(turn + 1);
+    if ((turn + 1) % kChunksPerSplit != 0 && more) continue;
+    if constexpr (kShared) {
+      const int32_t split = chunk / kChunksPerSplit;
+      if (split == 0) store_out<S>(launch, tile, rows, part, 0, 0);
+      store_partials<S>(launch, tile, rows, part, 0, split);
+    } else {
+      merge_split(part, total);
     }
-    store_place(place, shared.places[(at.turn + 2) % kPlaces]);
-
-    const int32_t split = at.chunk / kChunksPerSplit;
-    if (!more || next / kChunksPerSplit != split) {
-      if constexpr (kShared) {
-        if (split == 0) store_out<S>(launch, tile, rows, part, 0, 0);
-        store_partials<S>(launch, tile, rows, part, 0, split);
-      } else {
-        merge_split(part, total);
-      }
-      clear(part);
-    }
-    at.chunk = next;
-    next = after;
+    clear(part);
   }
   if constexpr (!kShared) {
     gather(total, part);

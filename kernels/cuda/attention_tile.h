@@ -68,34 +68,20 @@ template <typename C>
 __device__ WarpRows load_rows(const AttentionLaunch& launch, const Tile& tile, int32_t first,
                               uint32_t (&q)[C::kQuerySteps][4]) {
   const AttentionParams& p = launch.p;
-  WarpRows rows = {.first = first, .positions = {}, .min_position = 0, .max_position = -1};
-  const auto position = [&](int32_t row) {
-    return p.positions[row_place(launch, tile, row).token];
-  };
-  if (first < tile.rows) {
-    const int32_t last = first + kWarpRows < tile.rows ? first + kWarpRows : tile.rows;
-    rows.min_position = position(first);
-    rows.max_position = position(last - 1);
-  }
+  WarpRows rows = {.first = first, .positions = {-1, -1}};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int32_t row = fragment_row(rows, half);
-    const float* query = nullptr;
-    rows.positions[half] = rows.max_position;
-    if (row < tile.rows) {
-      const RowPlace place = row_place(launch, tile, row);
-      rows.positions[half] = p.positions[place.token];
-      query = p.q + place.token * p.q_stride + place.head * p.head_dim;
+    const RowPlace place = row_place(launch, tile, row < tile.rows ? row : tile.rows - 1);
+    if (first < tile.rows) rows.positions[half] = p.positions[place.token];
+    if (first + half * 8 < tile.rows) {  // of the last row where there is none
+      load_query<C>(p.q + place.token * p.q_stride + place.head * p.head_dim, p.head_dim, half, q);
+    } else {
+#pragma unroll
+      for (int step = 0; step < C::kQuerySteps; ++step) q[step][half] = q[step][2 + half] = 0;
     }
-    load_query<C>(query, p.head_dim, half, q);
   }
   return rows;
-}
-
-// A block takes every gridDim.y-th split.
-__device__ inline int32_t chunk_after(int32_t chunk) {
-  const auto skip = static_cast<int32_t>(gridDim.y - 1) * kChunksPerSplit;
-  return chunk + 1 + ((chunk + 1) % kChunksPerSplit == 0 ? skip : 0);
 }
 
 // What a block needs to know of one position before it copies k and v.
@@ -145,24 +131,34 @@ __device__ void store_place(const CachePlace& place, CachePlaces<kPositions, kSc
   }
 }
 
-// Starts the copy of one chunk of k or v; zeros beyond the last position and head_dim.
-template <typename C>
-__device__ void copy_chunk(const AttentionParams& p, const void* cache, const int32_t* pieces,
-                           typename C::Element* to) {
+// Calls `copy(row, piece, from, valid)` for the 16-byte pieces of one chunk of k or v that are this
+// thread's. valid: false beyond the last position and head_dim, where zeros belong.
+template <typename C, typename Copy>
+__device__ void for_pieces(const AttentionParams& p, const void* cache, const int32_t* pieces,
+                           const Copy& copy) {
   constexpr int kRowsAtOnce = kThreads / C::kPieces;
   static_assert(kThreads % C::kPieces == 0 && kChunk % kRowsAtOnce == 0);
   const auto first = static_cast<int32_t>(threadIdx.x / C::kPieces);
   const auto piece = static_cast<int32_t>(threadIdx.x % C::kPieces);
   const bool real = piece * C::kPiece < p.head_dim;
-  const auto* elements = static_cast<const typename C::Element*>(cache);
+  const auto* column = static_cast<const char*>(cache) + (real ? piece : 0) * 16;
 #pragma unroll
   for (int i = 0; i < kChunk / kRowsAtOnce; ++i) {
     const int32_t row = first + i * kRowsAtOnce;
-    const int64_t from = pieces[row];
-    const bool valid = real && from >= 0;
-    cp_async_16(to + row * C::kStride + piece * C::kPiece,
-                elements + (valid ? (from + piece) * C::kPiece : 0), valid);
+    const int32_t from = pieces[row];
+    copy(row, piece,
+         column + static_cast<uint64_t>(static_cast<uint32_t>(from < 0 ? 0 : from)) * 16,
+         real && from >= 0);
   }
+}
+
+// Starts the copy of one chunk of k or v.
+template <typename C>
+__device__ void copy_chunk(const AttentionParams& p, const void* cache, const int32_t* pieces,
+                           typename C::Element* to) {
+  for_pieces<C>(p, cache, pieces, [to](int32_t row, int32_t piece, const void* from, bool valid) {
+    cp_async_16(to + row * C::kStride + piece * C::kPiece, from, valid);
+  });
 }
 
 // Writes the rows whose last split is at most `last_split` to out.  first_column: the warp's

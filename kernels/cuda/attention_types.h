@@ -87,10 +87,16 @@ struct Tile {
 // A warp's 16 rows of the tile; a thread has the rows lane / 4 and lane / 4 + 8 of them.
 struct WarpRows {
   int32_t first;         // of the tile's rows
-  int32_t positions[2];  // of the thread's; where there is no such row, of the warp's last
-  int32_t min_position;  // of the warp's
-  int32_t max_position;  // -1: it has none
+  int32_t positions[2];  // of the thread's; where there is no such row, of the warp's last, or -1
 };
+
+// The least and the largest of the warp's.
+__device__ inline int32_t min_position(const WarpRows& rows) {
+  return shfl_s32(rows.positions[0], 0);
+}
+__device__ inline int32_t max_position(const WarpRows& rows) {
+  return shfl_s32(rows.positions[1], kWarp - 1);
+}
 
 // A softmax over some positions of a warp's rows, before the division: a thread's part, as
 // fragments of mma_m16n8k16. Columns 8 n .. 8 n + 7 of the warp's (but see out_column).

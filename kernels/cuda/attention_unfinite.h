@@ -16,10 +16,11 @@ __device__ inline uint32_t finite_pair(uint32_t pair, uint32_t& found) {
   found |= tops;
   return pair & ~prmt(tops, 0, 0xBB99);
 }
-__device__ inline void keep_finite(uint32_t (&values)[2][2][2], uint32_t& found) {
+template <int kTiles, int kRegisters>
+__device__ void keep_finite(uint32_t (&values)[kTiles][kRegisters], uint32_t& found) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    uint32_t& pair = values[i / 4][i / 2 % 2][i % 2];
+  for (int i = 0; i < kTiles * kRegisters; ++i) {
+    uint32_t& pair = values[i / kRegisters][i % kRegisters];
     pair = finite_pair(pair, found);
   }
 }
