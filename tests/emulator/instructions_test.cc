@@ -204,6 +204,14 @@ TEST(ArithmeticTest, FollowsThePtxTables) {
   EXPECT_EQ(to_bf16(1.00390625f), 0x3F80);  // a tie goes to even
   EXPECT_EQ(to_bf16(1.01171875f), 0x3F82);
   EXPECT_EQ(to_bf16(NAN), 0x7FFF);
+  EXPECT_EQ(to_bf16x2(1.0f, -2.0f), 0xC0003F80u);
+  EXPECT_EQ(exp2_approx(0.0f), 1.0f);
+  EXPECT_EQ(exp2_approx(-0x1p-140f), 1.0f);
+  EXPECT_EQ(exp2_approx(-INFINITY), 0.0f);
+  EXPECT_EQ(exp2_approx(-126.5f), 0.0f);  // no normal number
+  EXPECT_TRUE(std::isnan(exp2_approx(NAN)));
+  EXPECT_EQ(max_nan(-INFINITY, 3.0f), 3.0f);
+  EXPECT_TRUE(std::isnan(max_nan(NAN, 3.0f)) && std::isnan(max_nan(3.0f, NAN)));
 }
 
 }  // namespace

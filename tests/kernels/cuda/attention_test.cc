@@ -204,6 +204,7 @@ OwnedTensor Bf16Queries(int64_t rows, int64_t cols, uint64_t seed, double stddev
 class CudaAttentionTest : public CudaOpsTest {
  protected:
   void ExpectNearReference(const AttentionCase& c, double stddev, DType dtype);
+  void ExpectUnfiniteStays(int64_t head_dim);
 };
 INSTANTIATE_TEST_SUITE_P(, CudaAttentionTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
 
@@ -348,7 +349,7 @@ TEST_P(CudaAttentionTest, ARowIsTheSameInEveryBatchAndChunking) {
 
 TEST_P(CudaAttentionTest, LargeHeadsAreTheSameInEveryBatchAndChunking) {
   for (const DType dtype : kCacheDTypes) {
-    for (const int64_t head_dim : {128, 256}) {
+    for (const int64_t head_dim : {64, 128, 256}) {
       SCOPED_TRACE(::testing::Message() << head_dim << " of " << Name(dtype));
       const Cuts cuts(head_dim, {0, 0}, {280, 18}, dtype);
       const OwnedTensor whole = cuts.Whole();
@@ -359,27 +360,49 @@ TEST_P(CudaAttentionTest, LargeHeadsAreTheSameInEveryBatchAndChunking) {
   }
 }
 
-// What one position holds reaches the rows from there on, whoever shares their tile, and no other.
-TEST_P(CudaAttentionTest, UnfiniteKeysAndValuesStayWithTheRowsThatSeeThem) {
+// Tiles of a prompt are of many rows and those of a decode of few; a prompt that leaves most of the
+// device idle shares its splits between blocks. Here a tile begins and ends inside a token.
+TEST_P(CudaAttentionTest, APromptOfManyHeadsIsTheSameInEveryBatchAndChunking) {
+  for (const DType dtype : kCacheDTypes) {
+    SCOPED_TRACE(Name(dtype));
+    const Cuts cuts(64, {0, 0, 0, 1, 0, 0}, {300, 40}, dtype);
+    const OwnedTensor whole = cuts.Whole();
+    cuts.ExpectRows(whole, {0, 0}, {300, 40}, kSplitsAtOnce, 2);
+    cuts.ExpectRows(whole, {250, 39}, {50, 1}, kSplitsAtOnce, 3);
+    cuts.ExpectRows(whole, {257, 0}, {5, 0}, kSplitsInTurn, 4);
+    cuts.ExpectRows(whole, {299, 39}, {1, 1}, kSplitsAtOnce, 5);
+  }
+}
+
+// Of the last columns, which a prompt's tile sums elsewhere, and of the first.
+void CudaAttentionTest::ExpectUnfiniteStays(int64_t head_dim) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  const Cuts clean(32, {0, 0, 1}, {90, 9}, DType::kBF16);
+  const int64_t d = head_dim;
+  SCOPED_TRACE(d);
+  const Cuts clean(d, {0, 0, 1}, {90, 9}, DType::kBF16);
   const OwnedTensor expected = clean.Whole();
-  const Cuts cuts(32, {0, 0, 1}, {90, 9}, DType::kBF16);
+  const Cuts cuts(d, {0, 0, 1}, {90, 9}, DType::kBF16);
   cuts.v().At(0).row<BFloat16>(40)[3] = BFloat16(std::nanf(""));
-  cuts.v().At(0).row<BFloat16>(50)[32 + 7] = BFloat16(-kInf);
+  cuts.v().At(0).row<BFloat16>(50)[2 * d - 1] = BFloat16(-kInf);
   cuts.k().At(0).row<BFloat16>(70)[5] = BFloat16(kInf);
   const OwnedTensor whole = cuts.Whole();
   EXPECT_TRUE(BitwiseEqual(whole.view.Rows(0, 40), expected.view.Rows(0, 40)));
   EXPECT_TRUE(BitwiseEqual(whole.view.Rows(90, 99), expected.view.Rows(90, 99)));
   EXPECT_TRUE(std::isnan(ElementAt(whole.view, 40, 3)));
-  EXPECT_TRUE(std::isnan(ElementAt(whole.view, 40, 32 + 3)));
-  EXPECT_FALSE(std::isnan(ElementAt(whole.view, 40, 64 + 3)));  // the other K/V head
-  EXPECT_EQ(ElementAt(whole.view, 50, 64 + 7), -kInf);
-  EXPECT_TRUE(std::isfinite(ElementAt(whole.view, 49, 64 + 7)));
+  EXPECT_TRUE(std::isnan(ElementAt(whole.view, 40, d + 3)));
+  EXPECT_FALSE(std::isnan(ElementAt(whole.view, 40, 2 * d + 3)));  // the other K/V head
+  EXPECT_EQ(ElementAt(whole.view, 50, 3 * d - 1), -kInf);
+  EXPECT_TRUE(std::isfinite(ElementAt(whole.view, 49, 3 * d - 1)));
   for (const int32_t position : {39, 40, 41, 50, 69, 70, 89}) {
     cuts.ExpectRows(whole, {position, 3}, {1, 1}, kSplitsInTurn, 2);
   }
   cuts.ExpectRows(whole, {35, 0}, {20, 9}, kSplitsInTurn, 3);
+  cuts.ExpectRows(whole, {38, 8}, {5, 1}, kSplitsInTurn, 4);  // a small tile of several tokens
+}
+
+// What one position holds reaches the rows from there on, whoever shares their tile, and no other.
+TEST_P(CudaAttentionTest, UnfiniteKeysAndValuesStayWithTheRowsThatSeeThem) {
+  for (const int64_t head_dim : {32, 128}) ExpectUnfiniteStays(head_dim);
 }
 
 // The same with an int8 cache, where the whole head of the position is lost.
