@@ -1,4 +1,19 @@
 // Launch: the one way to start a kernel; nvcc's <<<>>> and the emulator's launcher behind one call.
+//
+// Kernels that start early (LaunchShape::early; programmatic dependent launch, which graphs keep):
+// their launch, and what they need of no kernel, cost no time of their own. What keeps that right:
+// - Every thread of such a kernel calls wait_for_kernels_ahead before it returns. So a kernel's end
+//   is the end of all kernels ahead of it, and a wait covers them all, not only the one just ahead.
+// - Before the wait it writes nothing, and reads what no kernel that may still run writes: what was
+//   there when the model was loaded (codes and scales, a norm's gain, the router's gate) and what
+//   the step copied to the device (positions, slots). Behind a copy, a collective or an event a
+//   kernel starts when that is done.
+// - A GEMM lets the next kernel start (let_next_kernel_start) after its own wait. So what lies
+//   before a GEMM is over for every kernel behind it, even before that one waits: down reads early
+//   the row offsets that gate and up have read (GemmArgs::offsets_are_old).
+// - Any other kernel lets the next one start at once. All of its blocks have a place by then, so
+//   that those of the next take it from nobody; but they share the first multiprocessors that are
+//   free, so a kernel of one large block to each does not start early.
 #pragma once
 
 #include <cuda_runtime.h>
