@@ -282,12 +282,13 @@ int64_t ResidentBytes(const RouteParams& p) {
   return (floats + p.num_experts + p.top_k) * static_cast<int64_t>(sizeof(float));
 }
 
-// Starts to copy rows of `hidden` floats, with zeros behind them up to the pitch.
+// Starts to copy rows of `hidden` floats, with zeros behind them up to whole turns.
 template <bool kWide>
 __device__ void copy_rows(const float* from, int64_t stride, int32_t rows, int64_t hidden,
                           float* to, int32_t pitch) {
   for (int32_t row = 0; row < rows; ++row, from += stride, to += pitch) {
-    for (auto k = static_cast<int32_t>(threadIdx.x) * 4; k < pitch; k += kResidentThreads * 4) {
+    for (auto k = static_cast<int32_t>(threadIdx.x) * 4; k < pitch - 16;
+         k += kResidentThreads * 4) {
       if constexpr (kWide) {
         cp_async_16(to + k, from + (k < hidden ? k : 0), k < hidden);
       } else {
