@@ -153,6 +153,8 @@ AttentionParams ParamsOf(const PagedAttentionArgs& args) {
           .num_groups = 0,
           .head_dim = static_cast<int32_t>(k.shape(3)),
           .block_size = static_cast<int32_t>(k.shape(2)),
+          .block_reciprocal = ((uint64_t{1} << 32) + static_cast<uint64_t>(k.shape(2)) - 1) /
+                              static_cast<uint64_t>(k.shape(2)),
           .scale_log2e = args.scale * kLog2e};
 }
 
@@ -169,6 +171,8 @@ void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
   CheckCache(args.cache);
   CHECK(RowsAligned(args.q, 16) && RowsAligned(args.out, 8) && RowsAligned(args.scratch, 16))
       << "attention over unaligned rows of " << args.q.ToString();
+  // For the reciprocal to divide exactly.
+  CHECK_LT(args.rows.block_tables.cols() * k.shape(2) * k.shape(2), int64_t{1} << 32);
   if (args.q.rows() == 0) return;
   AttentionLaunch launch = {.p = ParamsOf(args), .groups = {}};
   AttentionParams& p = launch.p;

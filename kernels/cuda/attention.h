@@ -4,8 +4,9 @@
 // Scores and values are products of bfloat16 on mma.sync, in one order for prefill and decode: 64
 // positions at a time, a running maximum within each split of kAttentionSplit positions, splits
 // merged in ascending order. A row's result depends on its query and its positions alone: not on
-// the batch, the chunking, the block table, the scratch memory or the device. It is within rounding
-// of ReferenceBackend, which holds q and the weights of the softmax in float32.
+// the batch, the chunking, the block table or the scratch memory. It is within rounding of
+// ReferenceBackend, which holds q and the weights of the softmax in float32; the last bits of 2^x
+// and of mma.sync are the device's own.
 //
 // bfloat16 holds the codes of an int8 cache exactly. Their scales join as in
 // Backend::PagedAttention: k's the finished product, v's the weight, which is rounded after that.

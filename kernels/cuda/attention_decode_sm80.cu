@@ -5,6 +5,7 @@
 // ring of kSlots, so that the next ones are always on their way. Of a step's scores a warp has 8
 // positions of each chunk; row maxima and weights go through shared memory; of the output a warp
 // has 16 or more columns. The order of a row's sums is that of attention_prompt_sm80.
+#include "kernels/cuda/attention_cache.h"
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/attention_unfinite.h"
@@ -53,8 +54,9 @@ struct Feed {
   __device__ void Copy(const AttentionParams& p, const Tile& tile, DecodeMemory<S>& shared) {
     if (step_position<S>(step) <= tile.max_position) {
       const bool is_key = chunk < S::kStepChunks;
-      const int32_t* pieces = shared.places[step % 2].pieces + chunk % S::kStepChunks * kChunk;
-      copy_chunk<S>(p, is_key ? p.k : p.v, pieces, shared.chunks[slot]);
+      const int32_t* places = shared.places[step % 2].pieces + chunk % S::kStepChunks * kChunk;
+      copy_pieces(is_key ? p.k : p.v, thread_pieces<S>(p, places), shared.chunks[slot], S::kStride,
+                  S::kPiece);
     }
     cp_async_commit();
     slot = slot + 1 == S::kSlots ? 0 : slot + 1;

@@ -6,6 +6,7 @@
 // that p . V takes. The next chunk of k and v is on its way meanwhile; one barrier hands it over.
 // The sum of a row's weights is one more column of V, all ones: it has the order of the other
 // columns and is of the rounded weights.
+#include "kernels/cuda/attention_cache.h"
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/attention_unfinite.h"
@@ -31,7 +32,6 @@ struct PromptMemory {
   alignas(16) uint16_t v[2][S::Wide::kChunkElements];
   CachePlaces<kChunk, S::kScaled> places[kPlaces];
   Tile tile;
-  int32_t turns;
   // Where a warp puts weights for add_unfinite.
   alignas(16) uint16_t weights[S::kScaled ? 1 : kWarps][kWarpRows * 16];
   // Of the splits so far, the last columns: more than registers hold.
@@ -41,21 +41,25 @@ struct PromptMemory {
 template <typename S>
 using Scores = float[S::kScoreTiles][4];
 
-// Starts the copy of a chunk of k or v. An int8 piece goes to where it will be bfloat16.
+// Starts the copy of a chunk of k and v. An int8 piece goes to where it will be bfloat16.
 template <typename S>
-__device__ void copy_wide(const AttentionParams& p, const void* cache, const int32_t* pieces,
-                          uint16_t* to) {
-  for_pieces<S>(p, cache, pieces, [to](int32_t row, int32_t piece, const void* from, bool valid) {
-    cp_async_16(to + row * S::Wide::kStride + piece * S::kPiece, from, valid);
-  });
+__device__ void copy_turn(const AttentionParams& p, int32_t turn, PromptMemory<S>& shared) {
+  const auto pieces = thread_pieces<S>(p, shared.places[turn % kPlaces].pieces);
+  copy_pieces(p.k, pieces, shared.k[turn % 2], S::Wide::kStride, S::kPiece);
+  copy_pieces(p.v, pieces, shared.v[turn % 2], S::Wide::kStride, S::kPiece);
+  cp_async_commit();
 }
-// After the wait: this thread's pieces of it.
+// Waits for this thread's part of it.
 template <typename S>
-__device__ void widen_chunk(uint16_t* chunk) {
+__device__ void receive_turn(int32_t turn, PromptMemory<S>& shared) {
+  cp_async_wait<0>();
+  if constexpr (S::kScaled) {
 #pragma unroll
-  for (int i = 0; i < kChunk * S::kPieces / kThreads; ++i) {
-    const int32_t piece = static_cast<int32_t>(threadIdx.x) + i * kThreads;
-    widen_in_place(chunk + piece / S::kPieces * S::Wide::kStride + piece % S::kPieces * S::kPiece);
+    for (int i = 0; i < ThreadPieces<S>::kCount; ++i) {
+      const int32_t at = piece_row<S>(i) * S::Wide::kStride + piece_column<S>() * S::kPiece;
+      widen_in_place(shared.k[turn % 2] + at);
+      widen_in_place(shared.v[turn % 2] + at);
+    }
   }
 }
 
@@ -275,10 +279,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Tile tile = find_tile<kPromptRows>(launch);  // from the step's inputs alone
     start_early();
     if (tile.rows == 0 || chunk_of_turn(0) * kChunk > tile.max_position) return;
-    if (threadIdx.x == 0) {
-      shared.tile = tile;
-      shared.turns = num_turns(tile);
-    }
+    if (threadIdx.x == 0) shared.tile = tile;
 #pragma unroll
     for (int turn = 0; turn < 2; ++turn) {
       store_place(find_place<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn) * kChunk),
@@ -287,32 +288,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   sync_block();
   const Tile& tile = shared.tile;
-  const auto copy = [&](int32_t turn) {
-    const int32_t* pieces = shared.places[turn % kPlaces].pieces;
-    copy_wide<S>(p, p.k, pieces, shared.k[turn % 2]);
-    copy_wide<S>(p, p.v, pieces, shared.v[turn % 2]);
-    cp_async_commit();
-  };
-  const auto receive = [&](int32_t turn) {
-    cp_async_wait<0>();
-    if constexpr (S::kScaled) {
-      widen_chunk<S>(shared.k[turn % 2]);
-      widen_chunk<S>(shared.v[turn % 2]);
-    }
-  };
-  copy(0);
+  copy_turn(p, 0, shared);
   uint32_t q[S::kQuerySteps][4];
   const WarpRows rows = load_rows<S>(launch, tile, warp_id() * kWarpRows, q);
   Partial<S::kTiles> part;
   Total<S> total = {.held = {}, .shared = shared.totals};
   clear(part);
   clear(total);
+  const int32_t turns = num_turns(tile);
 #pragma unroll 1
-  for (int32_t turn = 0; turn < shared.turns; ++turn) {
-    if (turn == 0 || !S::kScaled) receive(turn);
+  for (int32_t turn = 0; turn < turns; ++turn) {
+    if (turn == 0 || !S::kScaled) receive_turn(turn, shared);
     sync_block();  // the chunk is here; the one before it is no longer read
-    const bool more = turn + 1 < shared.turns;
-    if (more) copy(turn + 1);
+    const bool more = turn + 1 < turns;
+    if (more) copy_turn(p, turn + 1, shared);
     const CachePlace place =
         find_place<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn + 2) * kChunk);
     const int32_t chunk = chunk_of_turn(turn);
@@ -322,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       attend_chunk<true>(p, turn, chunk, rows, q, shared, part);
     }
     store_place(place, shared.places[(turn + 2) % kPlaces]);
-    if (S::kScaled && more) receive(turn + 1);
+    if (S::kScaled && more) receive_turn(turn + 1, shared);
     if ((turn + 1) % kChunksPerSplit != 0 && more) continue;
     if constexpr (kShared) {
       const int32_t split = chunk / kChunksPerSplit;

@@ -1,5 +1,4 @@
-// Finding a block's tile of rows, where chunks lie in the cache and their way to shared memory, and
-// writing results. Device code.
+// A block's tile of rows: finding it, its queries, and writing its results. Device code.
 #pragma once
 
 #include "kernels/cuda/attention_fragments_sm80.h"
@@ -82,83 +81,6 @@ __device__ WarpRows load_rows(const AttentionLaunch& launch, const Tile& tile, i
     }
   }
   return rows;
-}
-
-// What a block needs to know of one position before it copies k and v.
-struct CachePlace {
-  int32_t piece;  // where it lies in the cache, in pieces of 16 bytes; -1 beyond the tile's last
-  float k_scale;  // of an int8 cache
-  float v_scale;
-};
-// The same of kPositions in shared memory; scales 0 beyond the tile's last position.
-template <int kPositions, bool kScaled>
-struct CachePlaces {
-  int32_t pieces[kPositions];
-  float k_scales[kPositions];
-  float v_scales[kPositions];
-};
-template <int kPositions>
-struct CachePlaces<kPositions, false> {
-  int32_t pieces[kPositions];
-};
-
-// Of the positions from `first`, this thread's: place t is the one of thread t.
-template <int kPositions, bool kScaled>
-__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t first) {
-  const AttentionParams& p = launch.p;
-  const int32_t t = first + static_cast<int32_t>(threadIdx.x);
-  CachePlace place = {-1, 0.0f, 0.0f};
-  if (threadIdx.x >= kPositions || t > tile.max_position) return place;
-  const int32_t block = p.block_tables[tile.sequence * p.table_stride + t / p.block_size];
-  const int32_t head = launch.groups.kv_heads[tile.group];
-  place.piece =
-      block * p.block_pieces + head * p.head_pieces + t % p.block_size * p.position_pieces;
-  if constexpr (kScaled) {
-    const int64_t index =
-        static_cast<int64_t>(block) * p.block_scales + head * p.head_scales + t % p.block_size;
-    place.k_scale = p.k_scales[index];
-    place.v_scale = p.v_scales[index];
-  }
-  return place;
-}
-template <int kPositions, bool kScaled>
-__device__ void store_place(const CachePlace& place, CachePlaces<kPositions, kScaled>& places) {
-  if (threadIdx.x >= kPositions) return;
-  places.pieces[threadIdx.x] = place.piece;
-  if constexpr (kScaled) {
-    places.k_scales[threadIdx.x] = place.k_scale;
-    places.v_scales[threadIdx.x] = place.v_scale;
-  }
-}
-
-// Calls `copy(row, piece, from, valid)` for the 16-byte pieces of one chunk of k or v that are this
-// thread's. valid: false beyond the last position and head_dim, where zeros belong.
-template <typename C, typename Copy>
-__device__ void for_pieces(const AttentionParams& p, const void* cache, const int32_t* pieces,
-                           const Copy& copy) {
-  constexpr int kRowsAtOnce = kThreads / C::kPieces;
-  static_assert(kThreads % C::kPieces == 0 && kChunk % kRowsAtOnce == 0);
-  const auto first = static_cast<int32_t>(threadIdx.x / C::kPieces);
-  const auto piece = static_cast<int32_t>(threadIdx.x % C::kPieces);
-  const bool real = piece * C::kPiece < p.head_dim;
-  const auto* column = static_cast<const char*>(cache) + (real ? piece : 0) * 16;
-#pragma unroll
-  for (int i = 0; i < kChunk / kRowsAtOnce; ++i) {
-    const int32_t row = first + i * kRowsAtOnce;
-    const int32_t from = pieces[row];
-    copy(row, piece,
-         column + static_cast<uint64_t>(static_cast<uint32_t>(from < 0 ? 0 : from)) * 16,
-         real && from >= 0);
-  }
-}
-
-// Starts the copy of one chunk of k or v.
-template <typename C>
-__device__ void copy_chunk(const AttentionParams& p, const void* cache, const int32_t* pieces,
-                           typename C::Element* to) {
-  for_pieces<C>(p, cache, pieces, [to](int32_t row, int32_t piece, const void* from, bool valid) {
-    cp_async_16(to + row * C::kStride + piece * C::kPiece, from, valid);
-  });
 }
 
 // Writes the rows whose last split is at most `last_split` to out.  first_column: the warp's

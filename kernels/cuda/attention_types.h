@@ -49,7 +49,8 @@ struct AttentionParams {
   int32_t num_groups;
   int32_t head_dim;
   int32_t block_size;
-  float scale_log2e;  // times it, scores are exponents of 2
+  uint64_t block_reciprocal;  // 2^32 / block_size, rounded up: position * it >> 32 divides
+  float scale_log2e;          // times it, scores are exponents of 2
 };
 
 struct AttentionLaunch {

@@ -1,0 +1,104 @@
+// Where chunks of positions lie in the cache, and their way to shared memory. Device code.
+#pragma once
+
+#include "kernels/cuda/attention_types.h"
+
+namespace intermix::cuda {
+
+// What a block needs to know of one position before it copies k and v.
+struct CachePlace {
+  int32_t piece;  // where it lies in the cache, in pieces of 16 bytes; -1 beyond the tile's last
+  float k_scale;  // of an int8 cache
+  float v_scale;
+};
+// The same of kPositions in shared memory; scales 0 beyond the tile's last position.
+template <int kPositions, bool kScaled>
+struct CachePlaces {
+  int32_t pieces[kPositions];
+  float k_scales[kPositions];
+  float v_scales[kPositions];
+};
+template <int kPositions>
+struct CachePlaces<kPositions, false> {
+  int32_t pieces[kPositions];
+};
+
+// Of the positions from `first`, this thread's: place t is the one of thread t.
+template <int kPositions, bool kScaled>
+__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t first) {
+  const AttentionParams& p = launch.p;
+  const int32_t t = first + static_cast<int32_t>(threadIdx.x);
+  CachePlace place = {-1, 0.0f, 0.0f};
+  if (threadIdx.x >= kPositions || t > tile.max_position) return place;
+  const auto index = static_cast<int32_t>(static_cast<uint64_t>(t) * p.block_reciprocal >> 32);
+  const int32_t offset = t - index * p.block_size;
+  const int32_t block = p.block_tables[tile.sequence * p.table_stride + index];
+  const int32_t head = launch.groups.kv_heads[tile.group];
+  place.piece = block * p.block_pieces + head * p.head_pieces + offset * p.position_pieces;
+  if constexpr (kScaled) {
+    const int64_t scale =
+        static_cast<int64_t>(block) * p.block_scales + head * p.head_scales + offset;
+    place.k_scale = p.k_scales[scale];
+    place.v_scale = p.v_scales[scale];
+  }
+  return place;
+}
+template <int kPositions, bool kScaled>
+__device__ void store_place(const CachePlace& place, CachePlaces<kPositions, kScaled>& places) {
+  if (threadIdx.x >= kPositions) return;
+  places.pieces[threadIdx.x] = place.piece;
+  if constexpr (kScaled) {
+    places.k_scales[threadIdx.x] = place.k_scale;
+    places.v_scales[threadIdx.x] = place.v_scale;
+  }
+}
+
+// The 16-byte pieces of a chunk that this thread copies: of neighbouring rows, in one column.
+template <typename C>
+struct ThreadPieces {
+  static constexpr int kCount = kChunk * C::kPieces / kThreads;
+  static_assert(kThreads % C::kPieces == 0 && kCount > 0);
+  int64_t bytes[kCount];  // from the cache's start
+  bool real[kCount];      // false beyond the last position and head_dim, where zeros belong
+};
+template <typename C>
+__device__ int32_t piece_row(int i) {
+  return static_cast<int32_t>(threadIdx.x / C::kPieces) * ThreadPieces<C>::kCount + i;
+}
+template <typename C>
+__device__ int32_t piece_column() {  // in pieces
+  return static_cast<int32_t>(threadIdx.x % C::kPieces);
+}
+
+// Reads all places before anything is copied: shared memory is read in order with copies to it.
+//   places  of the chunk's positions
+template <typename C>
+__device__ ThreadPieces<C> thread_pieces(const AttentionParams& p, const int32_t* places) {
+  ThreadPieces<C> pieces;
+  int32_t from[ThreadPieces<C>::kCount];
+#pragma unroll
+  for (int i = 0; i < ThreadPieces<C>::kCount; ++i) from[i] = places[piece_row<C>(i)];
+  const int32_t column = piece_column<C>();
+  const bool real = column * C::kPiece < p.head_dim;
+#pragma unroll
+  for (int i = 0; i < ThreadPieces<C>::kCount; ++i) {
+    pieces.real[i] = real && from[i] >= 0;
+    pieces.bytes[i] = pieces.real[i] ? static_cast<int64_t>(from[i] + column) * 16 : 0;
+  }
+  return pieces;
+}
+
+// Starts the copy of one chunk of k or v.
+//   row_elements, piece_elements  from one row and piece to the next in shared memory
+template <typename C, typename T>
+__device__ void copy_pieces(const void* cache, const ThreadPieces<C>& pieces, T* to,
+                            int row_elements, int piece_elements) {
+  T* first = to + piece_row<C>(0) * row_elements + piece_column<C>() * piece_elements;
+#pragma unroll
+  for (int i = 0; i < ThreadPieces<C>::kCount; ++i) {
+    cp_async_16(first + i * row_elements, static_cast<const char*>(cache) + pieces.bytes[i],
+                pieces.real[i]);
+  }
+}
+
+}  // namespace intermix::cuda
