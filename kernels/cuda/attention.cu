@@ -28,14 +28,14 @@ __global__ void MergeSplitsKernel(AttentionParams p) {
     float2 x[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      const int64_t index = (first + i) * rows + row;
-      const bool real = first + i < splits;  // others change nothing
-      stats[i] = real ? p.stats[index] : float2{-infinity(), 0.0f};
-      x[i] = real ? *reinterpret_cast<const float2*>(p.partials + index * p.head_dim + column)
-                  : float2{0.0f, 0.0f};
+      const int64_t split = first + i < splits ? first + i : splits - 1;  // always one to read
+      stats[i] = p.stats[split * rows + row];
+      x[i] =
+          *reinterpret_cast<const float2*>(p.partials + (split * rows + row) * p.head_dim + column);
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
+      if (first + i >= splits) break;
       const MergeFactors factors = merge_factors(total.x, stats[i].x);
       total = {factors.max, merged(factors, total.y, stats[i].y)};
       out = {merged(factors, out.x, x[i].x), merged(factors, out.y, x[i].y)};

@@ -23,15 +23,15 @@ struct CachePlaces<kPositions, false> {
   int32_t pieces[kPositions];
 };
 
-// Of the positions from `first`, this thread's: place t is the one of thread t.
-template <int kPositions, bool kScaled>
-__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t first) {
+template <bool kScaled>
+__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile,
+                                 int32_t position) {
   const AttentionParams& p = launch.p;
-  const int32_t t = first + static_cast<int32_t>(threadIdx.x);
   CachePlace place = {-1, 0.0f, 0.0f};
-  if (threadIdx.x >= kPositions || t > tile.max_position) return place;
-  const auto index = static_cast<int32_t>(static_cast<uint64_t>(t) * p.block_reciprocal >> 32);
-  const int32_t offset = t - index * p.block_size;
+  if (position > tile.max_position) return place;
+  const auto index =
+      static_cast<int32_t>(static_cast<uint64_t>(position) * p.block_reciprocal >> 32);
+  const int32_t offset = position - index * p.block_size;
   const int32_t block = p.block_tables[tile.sequence * p.table_stride + index];
   const int32_t head = launch.groups.kv_heads[tile.group];
   place.piece = block * p.block_pieces + head * p.head_pieces + offset * p.position_pieces;
@@ -44,13 +44,37 @@ __device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile
   return place;
 }
 template <int kPositions, bool kScaled>
-__device__ void store_place(const CachePlace& place, CachePlaces<kPositions, kScaled>& places) {
-  if (threadIdx.x >= kPositions) return;
-  places.pieces[threadIdx.x] = place.piece;
+__device__ void store_place(const CachePlace& place, int32_t index,
+                            CachePlaces<kPositions, kScaled>& places) {
+  places.pieces[index] = place.piece;
   if constexpr (kScaled) {
-    places.k_scales[threadIdx.x] = place.k_scale;
-    places.v_scales[threadIdx.x] = place.v_scale;
+    places.k_scales[index] = place.k_scale;
+    places.v_scales[index] = place.v_scale;
   }
+}
+
+// The same for kPositions from `first` on: of place t it is thread t. To be stored later.
+template <int kPositions, bool kScaled>
+__device__ CachePlace find_places(const AttentionLaunch& launch, const Tile& tile, int32_t first) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  if (thread >= kPositions) return {-1, 0.0f, 0.0f};
+  return find_place<kScaled>(launch, tile, first + thread);
+}
+template <int kPositions, bool kScaled>
+__device__ void store_places(const CachePlace& place, CachePlaces<kPositions, kScaled>& places) {
+  if (threadIdx.x < kPositions) store_place(place, static_cast<int32_t>(threadIdx.x), places);
+}
+
+// A block's first two, at once.
+template <int kPositions, bool kScaled>
+__device__ void first_places(const AttentionLaunch& launch, const Tile& tile, int32_t first,
+                             int32_t second, CachePlaces<kPositions, kScaled>* places) {
+  static_assert(2 * kPositions <= kThreads);
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  if (thread >= 2 * kPositions) return;
+  const int32_t index = thread % kPositions;
+  const int32_t position = (thread < kPositions ? first : second) + index;
+  store_place(find_place<kScaled>(launch, tile, position), index, places[thread / kPositions]);
 }
 
 // The 16-byte pieces of a chunk that this thread copies: of neighbouring rows, in one column.

@@ -204,11 +204,7 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
   const Tile tile = find_tile<kDecodeRows>(launch);  // from the step's inputs alone
   start_early();
   if (tile.rows == 0 || step_position<S>(0) > tile.max_position) return;
-  const auto place = [&](int32_t step) {
-    return find_place<S::kPositions, S::kScaled>(launch, tile, step_position<S>(step));
-  };
-  store_place(place(0), shared.places[0]);
-  store_place(place(1), shared.places[1]);
+  first_places(launch, tile, step_position<S>(0), step_position<S>(1), shared.places);
   sync_block();
   Feed<S> feed;
   for (int i = 0; i < S::kSlots; ++i) feed.Copy(p, tile, shared);
@@ -236,7 +232,8 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
     }
     sync_block();  // the keys are here; the last values and weights are no longer read
     for (int c = 0; c < S::kStepChunks && step > 0; ++c) feed.Copy(p, tile, shared);
-    const CachePlace later = place(step + 2);
+    const CachePlace later =
+        find_places<S::kPositions, S::kScaled>(launch, tile, step_position<S>(step + 2));
     const typename S::Places& places = shared.places[step % 2];
     const Element* keys[S::kStepChunks];
     for (const Element*& k : keys) k = next_chunk();
@@ -248,7 +245,7 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
     weigh_step<S>(p.scale_log2e, position, places, rows, scores, part.max, factors, shared);
     cp_async_wait<S::kSlots - S::kStepChunks>();
     sync_block();  // the values and the weights are here
-    store_place(later, shared.places[step % 2]);
+    store_places(later, shared.places[step % 2]);
     for (int c = 0; c < S::kStepChunks; ++c) {
       const Element* v = next_chunk();
       if (first_column >= S::kDim) continue;

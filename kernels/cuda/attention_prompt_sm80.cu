@@ -280,11 +280,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     start_early();
     if (tile.rows == 0 || chunk_of_turn(0) * kChunk > tile.max_position) return;
     if (threadIdx.x == 0) shared.tile = tile;
-#pragma unroll
-    for (int turn = 0; turn < 2; ++turn) {
-      store_place(find_place<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn) * kChunk),
-                  shared.places[turn]);
-    }
+    first_places(launch, tile, chunk_of_turn(0) * kChunk, chunk_of_turn(1) * kChunk, shared.places);
   }
   sync_block();
   const Tile& tile = shared.tile;
@@ -303,14 +299,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool more = turn + 1 < turns;
     if (more) copy_turn(p, turn + 1, shared);
     const CachePlace place =
-        find_place<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn + 2) * kChunk);
+        find_places<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn + 2) * kChunk);
     const int32_t chunk = chunk_of_turn(turn);
     if (last_position(chunk) <= min_position(rows)) {
       attend_chunk<false>(p, turn, chunk, rows, q, shared, part);
     } else if (chunk * kChunk <= max_position(rows)) {
       attend_chunk<true>(p, turn, chunk, rows, q, shared, part);
     }
-    store_place(place, shared.places[(turn + 2) % kPlaces]);
+    store_places(place, shared.places[(turn + 2) % kPlaces]);
     if (S::kScaled && more) receive_turn(turn + 1, shared);
     if ((turn + 1) % kChunksPerSplit != 0 && more) continue;
     if constexpr (kShared) {
