@@ -123,9 +123,8 @@ struct StageFragments {
 //   meanwhile  is called while the stage's last group is multiplied
 template <class G, int kGroupSteps, class Meanwhile>
 INTERMIX_DEVICE void MultiplyGroups(const char* stage, const ThreadPlace<G>& place, bool starts,
-                                    bool promote, int32_t num_groups,
-                                    const StageFragments<G>& weights, const Meanwhile& meanwhile,
-                                    Accumulators<G>& acc) {
+                                    bool promote, int32_t num_groups, StageFragments<G>& weights,
+                                    const Meanwhile& meanwhile, Accumulators<G>& acc) {
 #pragma unroll
   for (int first = 0; first < kStageSteps; first += kGroupSteps) {
     wgmma_fence();
@@ -137,6 +136,8 @@ INTERMIX_DEVICE void MultiplyGroups(const char* stage, const ThreadPlace<G>& pla
     wgmma_commit();
     if (first + kGroupSteps == kStageSteps) meanwhile();
     Settle(acc);
+#pragma unroll
+    for (int step = first; step < first + kGroupSteps; ++step) wgmma_settle(weights.a[step]);
     if (kGroupSteps == kStageSteps && !promote) continue;
     // Beyond K there is nothing to add: a float sum of -0 would even change.
     if (first / kGroupSteps < num_groups) Promote<G>(stage, place, first / kGroupSteps, acc);
@@ -146,7 +147,7 @@ INTERMIX_DEVICE void MultiplyGroups(const char* stage, const ThreadPlace<G>& pla
 template <class G, class Meanwhile>
 INTERMIX_DEVICE void ComputeGroups(const char* stage, const ThreadPlace<G>& place,
                                    const GroupIndex& groups, int stage_index, bool last,
-                                   const StageFragments<G>& weights, const Meanwhile& meanwhile,
+                                   StageFragments<G>& weights, const Meanwhile& meanwhile,
                                    Accumulators<G>& acc) {
   const int32_t step = stage_index * kStageSteps;
   const int32_t num_groups = groups.count - groups.Of(step);

@@ -54,6 +54,9 @@ template <int N>
 INTERMIX_DEVICE void wgmma_wait();
 // After the wait, before d is read: the compiler does not see that the wait changes it.
 INTERMIX_DEVICE void wgmma_settle(int32_t (&d)[16][4]);
+// The same for a, where other registers are written before the wait: the compiler thinks that a is
+// free as soon as the wgmma was started, and may take it for those.
+INTERMIX_DEVICE void wgmma_settle(uint32_t (&a)[4]);
 // What this thread wrote to shared memory, or waited for, is seen by the wgmma of all threads that
 // a barrier comes after (the asynchronous proxy).
 INTERMIX_DEVICE void fence_async_proxy();

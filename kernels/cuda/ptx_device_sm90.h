@@ -49,6 +49,10 @@ INTERMIX_DEVICE void wgmma_settle(int32_t (&d)[16][4]) {
     for (auto& value : tile) asm volatile("" : "+r"(value)::"memory");
   }
 }
+INTERMIX_DEVICE void wgmma_settle(uint32_t (&a)[4]) {
+#pragma unroll
+  for (auto& value : a) asm volatile("" : "+r"(value)::"memory");
+}
 INTERMIX_DEVICE void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

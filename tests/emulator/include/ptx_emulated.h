@@ -26,6 +26,7 @@ void wgmma_wait() {
   emu::WaitForWgmma(N, __builtin_return_address(0));
 }
 inline void wgmma_settle(int32_t (&)[16][4]) {}
+inline void wgmma_settle(uint32_t (&)[4]) {}
 template <int N>
 void give_up_registers() {}
 template <int N>
