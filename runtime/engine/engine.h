@@ -40,7 +40,7 @@ struct EngineSnapshot {
   int32_t waiting = 0;
   int32_t free_blocks = 0;  // KV blocks, over all dp groups
   int32_t total_blocks = 0;
-  int32_t block_size = 0;  // tokens that a block holds
+  int32_t block_size = 0;            // tokens that a block holds
   int64_t prompt_tokens = 0;         // since start, of requests that got a first token
   int64_t generated_tokens = 0;      // since start
   int64_t preemptions = 0;           // since start: sequences put back for want of room
