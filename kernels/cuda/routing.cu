@@ -48,7 +48,7 @@ struct RouteTile {
 // RouteManyTokens takes num_experts + top_k <= 64.
 using RouteOneToken = RouteTile<1, 1, 1, 256, 9>;
 using RouteFewTokens = RouteTile<4, 1, 2, 256, 6>;
-using RouteManyTokens = RouteTile<32, 4, 2, 128, 4>;
+using RouteManyTokens = RouteTile<16, 2, 2, 256, 3>;
 
 // Starts to copy one stage into `to`. Zeros stand for what is beyond a row or for rows that are not
 // there: they can turn a lane's -0 into +0, which no choice and no weight can tell, and nothing
