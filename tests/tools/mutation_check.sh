@@ -68,7 +68,7 @@ mutate 'rule 5: slots are summed in ascending order' kernels/cpu/row_kernels_inl
 'for (int r = 0; r + 1 < num_rows; ++r)/' \
   parity_rows_test '*'
 mutate 'rule 5: results come back to their slot' moe/replicated_dispatcher.cc \
-  's/GatherRows\(output, order_\.row_of_slot,/GatherRows(output, order_.token_of_row,/' \
+  's/exec, order\.row_of_slot, work\.run/exec, order.token_of_row, work.run/' \
   invariance_test '*EveryLayout/4'
 mutate 'rule 6: random numbers depend on the output index, not on history' \
   runtime/engine/sampler.cc \
