@@ -7,16 +7,14 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/core/int_math.h"
+
 namespace intermix {
 namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMinChunk = size_t{1} << 20;
-
-constexpr size_t RoundUp(size_t value, size_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 int64_t NumElements(std::initializer_list<int64_t> shape) {
   int64_t n = 1;

@@ -7,6 +7,7 @@
 // end, and ask for rows well before they read them.
 #include <algorithm>
 
+#include "kernels/core/int_math.h"
 #include "kernels/cpu/cpu_backend_class.h"
 
 namespace intermix::cpu {
@@ -23,8 +24,6 @@ constexpr int kChunk = 64;
 constexpr int64_t kFairItems = 16;
 // Below this many multiplications waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 17;
-
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 

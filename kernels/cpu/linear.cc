@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "kernels/core/int_math.h"
+
 namespace intermix::cpu {
 namespace {
 
@@ -16,8 +18,6 @@ constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kUnquantizedRows = 64;
 constexpr int64_t kPanelScaleBytes = int64_t{kPanelBlocks} * kPanelGroups * kBlockRows * 2 * 2;
 constexpr int64_t kPanelSumsBytes = int64_t{kPanelRows} * kPanelBlocks * kBlockRows * 4;
-
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 void Grow(Buffer& buffer, int64_t bytes) {
   if (static_cast<int64_t>(buffer.bytes()) < bytes) {

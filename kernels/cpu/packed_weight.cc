@@ -5,16 +5,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/int_math.h"
 
 namespace intermix::cpu {
 namespace {
 
 // Longer groups of 4-bit codes could overflow the kernels' sums of 240 * 127 for every other code.
 constexpr int64_t kLongestGroup = int64_t{1} << 17;
-
-constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 absl::Status CheckParts(std::span<const QuantizedWeight> parts) {
   if (parts.empty()) {

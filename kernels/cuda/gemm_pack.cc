@@ -6,16 +6,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/core/int_math.h"
 
 namespace intermix::cuda {
 namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kTile = 16;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 absl::Status CheckFormat(const QuantizedWeight& weight) {
   const WeightFormat& format = weight.format;
