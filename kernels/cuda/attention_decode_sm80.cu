@@ -292,17 +292,10 @@ void LaunchDecode(const AttentionLaunch& launch, const AttentionGrid& grid, cuda
 
 void LaunchAttentionDecode(const AttentionLaunch& launch, const AttentionGrid& grid,
                            cudaStream_t stream) {
-  const int32_t head_dim = launch.p.head_dim;
-  const bool quantized = launch.p.k_scales != nullptr;
-  if (!quantized && head_dim <= 32) {
-    LaunchDecode<32, uint16_t>(launch, grid, stream);
-  } else if (head_dim <= 64) {
-    (quantized ? LaunchDecode<64, int8_t> : LaunchDecode<64, uint16_t>)(launch, grid, stream);
-  } else if (head_dim <= 128) {
-    (quantized ? LaunchDecode<128, int8_t> : LaunchDecode<128, uint16_t>)(launch, grid, stream);
-  } else {
-    (quantized ? LaunchDecode<256, int8_t> : LaunchDecode<256, uint16_t>)(launch, grid, stream);
-  }
+  WithAttentionShape<static_cast<int>(kMaxHeadDim)>(
+      launch.p, [&]<int kHeadDim, typename Element>() {
+        LaunchDecode<kHeadDim, Element>(launch, grid, stream);
+      });
 }
 
 }  // namespace intermix::cuda

@@ -25,4 +25,18 @@ void LaunchAttentionPrompt(const AttentionLaunch& launch, const AttentionGrid& g
 void LaunchAttentionDecode(const AttentionLaunch& launch, const AttentionGrid& grid,
                            cudaStream_t stream);
 
+// Calls f<kHeadDim, Element>() for what the cache holds: the least head_dim that kernels are
+// compiled for, up to kLargest. An int8 fragment has too many columns for the smallest.
+template <int kLargest, typename F>
+void WithAttentionShape(const AttentionParams& p, const F& f) {
+  const auto with_dim = [&]<int kHeadDim>() {
+    if (p.k_scales != nullptr) return f.template operator()<kHeadDim, int8_t>();
+    f.template operator()<kHeadDim, uint16_t>();
+  };
+  if (p.k_scales == nullptr && p.head_dim <= 32) return f.template operator()<32, uint16_t>();
+  if (p.head_dim <= 64) return with_dim.template operator()<64>();
+  if (kLargest == 128 || p.head_dim <= 128) return with_dim.template operator()<128>();
+  if constexpr (kLargest > 128) with_dim.template operator()<kLargest>();
+}
+
 }  // namespace intermix::cuda

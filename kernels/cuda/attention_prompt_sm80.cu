@@ -346,15 +346,9 @@ void LaunchPrompt(const AttentionLaunch& launch, const AttentionGrid& grid, cuda
 
 void LaunchAttentionPrompt(const AttentionLaunch& launch, const AttentionGrid& grid,
                            cudaStream_t stream) {
-  const int32_t head_dim = launch.p.head_dim;
-  const bool quantized = launch.p.k_scales != nullptr;
-  if (!quantized && head_dim <= 32) {
-    LaunchPrompt<32, uint16_t>(launch, grid, stream);
-  } else if (head_dim <= 64) {
-    (quantized ? LaunchPrompt<64, int8_t> : LaunchPrompt<64, uint16_t>)(launch, grid, stream);
-  } else {
-    (quantized ? LaunchPrompt<128, int8_t> : LaunchPrompt<128, uint16_t>)(launch, grid, stream);
-  }
+  WithAttentionShape<kMaxPromptHeadDim>(launch.p, [&]<int kHeadDim, typename Element>() {
+    LaunchPrompt<kHeadDim, Element>(launch, grid, stream);
+  });
 }
 
 }  // namespace intermix::cuda
