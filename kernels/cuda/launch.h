@@ -13,7 +13,7 @@
 //   the row offsets that gate and up have read (GemmArgs::offsets_are_old).
 // - Any other kernel lets the next one start at once. All of its blocks have a place by then, so
 //   that those of the next take it from nobody; but they share the first multiprocessors that are
-//   free, so a kernel of one large block to each does not start early.
+//   free, so a kernel that wants one block on each, where two fit, does not start early.
 #pragma once
 
 #include <cuda_runtime.h>
