@@ -15,6 +15,12 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 
 }  // namespace
 
+absl::Status WhyCancelled(absl::Time started, absl::Time deadline, absl::Time now) {
+  const absl::Duration early = absl::Milliseconds(20) + (deadline - started) / 50;
+  return now < deadline - early ? absl::CancelledError("the client cancelled, or is gone")
+                                : absl::DeadlineExceededError("the request's deadline passed");
+}
+
 std::shared_ptr<GenerateCall> GenerateCall::Start(LiveRequests& live, Options options) {
   std::shared_ptr<GenerateCall> call(new GenerateCall(live, std::move(options)));
   const std::optional<uint64_t> number = live.Add(call);
@@ -90,9 +96,7 @@ void GenerateCall::Deliver() {
 GenerateCall::Action GenerateCall::NextAction() {
   if (writing_ || finishing_) return {};
   if (cancelled_) {
-    return EndWith(absl::Now() < options_.deadline
-                       ? absl::CancelledError("the client cancelled, or is gone")
-                       : absl::DeadlineExceededError("the request's deadline passed"));
+    return EndWith(WhyCancelled(started_, options_.deadline, absl::Now()));
   }
   if (!failure_.ok()) return EndWith(failure_);
   for (size_t i = 0; i < choices_.size(); ++i) {

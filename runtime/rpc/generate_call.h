@@ -25,6 +25,11 @@
 
 namespace intermix {
 
+// What a call that was cancelled at `now` ends with. At its deadline a client cancels by itself,
+// and is often first: gRPC rounds up, by up to a hundredth, what it tells the server of the time
+// left. So shortly before the deadline is the deadline.
+absl::Status WhyCancelled(absl::Time started, absl::Time deadline, absl::Time now);
+
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                            public Deliverable,
                            public LiveCall,

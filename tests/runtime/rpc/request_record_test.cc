@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/rpc/generate_call.h"
 #include "tests/runtime/rpc/served_fake.h"
 
 namespace intermix::testing {
@@ -137,14 +138,30 @@ TEST_F(RecordsTest, CancelledAndLateAreTold) {
   EXPECT_EQ(Next().status.code(), absl::StatusCode::kCancelled);
   reader->Finish();
 
+  // As gRPC tells it the server, by a client that does not look at the clock and cancel first.
   grpc::ClientContext late;
-  late.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
+  late.AddMetadata("grpc-timeout", "50m");
   const auto late_reader = stub_->Generate(&late, TokenRequest(Prompt(4), 100));
   const RequestRecord record = Next();
   EXPECT_EQ(record.status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(record.finish_reasons, IsEmpty());
   late_reader->Finish();
   served_.gate().Open();
+}
+
+TEST(WhyCancelledTest, ShortlyBeforeTheDeadlineIsTheDeadline) {
+  const absl::Time start = absl::Now();
+  const auto code = [&](absl::Duration allowed, absl::Duration after) {
+    return WhyCancelled(start, start + allowed, start + after).code();
+  };
+  EXPECT_EQ(code(absl::Seconds(100), absl::Seconds(50)), absl::StatusCode::kCancelled);
+  EXPECT_EQ(code(absl::Seconds(100), absl::Seconds(97)), absl::StatusCode::kCancelled);
+  EXPECT_EQ(code(absl::Seconds(100), absl::Seconds(99)), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(code(absl::Seconds(100), absl::Seconds(101)), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(code(absl::Milliseconds(50), absl::Milliseconds(10)), absl::StatusCode::kCancelled);
+  EXPECT_EQ(code(absl::Milliseconds(50), absl::Milliseconds(45)),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(code(absl::InfiniteDuration(), absl::Seconds(1)), absl::StatusCode::kCancelled);
 }
 
 }  // namespace
