@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 #include "runtime/engine/model_runner.h"
-#include "runtime/engine/sampler.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/engine/step_sampler.h"
 
@@ -25,23 +24,6 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options, const ModelR
           .num_blocks = runner.num_kv_blocks(),
           .block_size = runner.block_size(),
           .cache_prefixes = options.prefix_caching};
-}
-
-// How many of the likeliest tokens of each row the plan's sequences can all be served from; 0: one
-// of them needs more.
-int32_t LikeliestNeeded(const StepPlan& plan, int32_t vocab_size) {
-  int32_t most = 0;
-  for (size_t i = 0; i < plan.sequences.size(); ++i) {
-    const LogitsWanted wanted = plan.batch.chunks[i].logits;
-    if (wanted == LogitsWanted::kNone) continue;
-    const Sequence& sequence = *plan.sequences[i];
-    const bool more = wanted == LogitsWanted::kAll || sequence.sampling.logprobs.has_value();
-    const int32_t needed =
-        more ? 0 : Sampler::LikeliestNeeded(sequence.sampling, sequence.state(), vocab_size);
-    if (needed == 0) return 0;
-    most = std::max(most, needed);
-  }
-  return most;
 }
 
 }  // namespace
@@ -84,18 +66,30 @@ class Engine::Impl {
   bool WaitForWork();
   void DropCancelledAndExpired();
   void Step();
-  void Take(Sequence& sequence, std::span<const SampledRow> rows);
-  void TakeToken(Sequence& sequence, const SampledRow& row);
+  void Begin(const StepPlan& plan, absl::Time start);
+  void Take(Sequence& sequence, std::span<SampledRow> rows, absl::Time now);
+  void TakeToken(Sequence& sequence, SampledRow& row, absl::Time now);
   void MeasureToken(Sequence& sequence, absl::Time now);
   void End(const Sequence& sequence, TokenDelta last);
   void EndAll();
+  void Deliver();
   void Publish();
+
+  // What is to be told a reader, once the next step is on its way.
+  struct Said {
+    std::shared_ptr<RequestStream> stream;
+    std::vector<TokenLogprobs> prompt_logprobs;
+    std::optional<int32_t> token;
+    std::optional<TokenLogprobs> logprobs;
+    std::optional<TokenDelta> last;
+  };
 
   // Constant, or of the thread in Run.
   const EngineOptions options_;
   ModelRunner& runner_;
   Scheduler scheduler_;
   StepSampler sampler_;
+  std::vector<Said> said_;
   int64_t step_ = 0;
   int64_t prompt_tokens_ = 0;
   int64_t generated_tokens_ = 0;
@@ -176,7 +170,6 @@ void Engine::Impl::Run() {
   while (WaitForWork()) {
     DropCancelledAndExpired();
     Step();
-    Publish();
   }
   EndAll();
   runner_.Stop();
@@ -185,6 +178,7 @@ void Engine::Impl::Run() {
 // Sleeps while there is nothing to do, then hands new requests to the scheduler. False at shutdown.
 bool Engine::Impl::WaitForWork() {
   const bool busy = scheduler_.num_running() + scheduler_.num_waiting() > 0;
+  if (!busy) Deliver();
   std::unique_lock lock(mutex_);
   work_.wait(lock, [&] { return busy || shutdown_ || !incoming_.empty(); });
   if (shutdown_) return false;
@@ -216,17 +210,14 @@ void Engine::Impl::DropCancelledAndExpired() {
 
 void Engine::Impl::Step() {
   StepPlan plan = scheduler_.Schedule(step_);
-  plan.batch.likeliest = LikeliestNeeded(plan, runner_.vocab_size());
-  Publish();  // who has a token sees its sequence running
-  if (plan.sequences.empty()) return;
+  if (plan.sequences.empty()) return Deliver();
+  plan.batch.likeliest = StepSampler::LikeliestNeeded(plan, runner_.vocab_size());
   const absl::Time start = absl::Now();
-  for (Sequence* sequence : plan.sequences) {
-    if (!std::exchange(sequence->started, true)) {
-      times_.queue.Observe(start - sequence->submitted);
-      sequence->stream->Start(start - sequence->submitted, sequence->kv.num_cached);
-    }
-  }
-  const StepLogits logits = runner_.Step(plan.batch);
+  runner_.Start(plan.batch);
+  Begin(plan, start);
+  Deliver();
+  scheduler_.PrepareNext(plan);
+  const StepLogits logits = runner_.Finish();
   ++step_;
   scheduler_.MarkStepped(plan);
   const int64_t num_rows = plan.batch.num_logits_rows();
@@ -234,39 +225,50 @@ void Engine::Impl::Step() {
   CHECK_EQ(logits.values.rows(), num_rows);
   const int32_t likeliest = plan.batch.likeliest;
   CHECK_EQ(logits.values.cols(), likeliest > 0 ? likeliest : runner_.vocab_size());
-  std::span<const SampledRow> rows = sampler_.Sample(plan, logits);
+  std::span<SampledRow> rows = sampler_.Sample(plan, logits);
+  const absl::Time now = absl::Now();
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const auto count = static_cast<size_t>(plan.batch.chunks[i].num_logits_rows());
-    Take(*plan.sequences[i], rows.first(count));
+    Take(*plan.sequences[i], rows.first(count), now);
     rows = rows.subspan(count);
   }
 }
 
-// Delivers what a step said of a sequence, or ends it.
-void Engine::Impl::Take(Sequence& sequence, std::span<const SampledRow> rows) {
+// Tells the readers of sequences that are in a step for the first time.
+void Engine::Impl::Begin(const StepPlan& plan, absl::Time start) {
+  for (Sequence* sequence : plan.sequences) {
+    if (std::exchange(sequence->started, true)) continue;
+    times_.queue.Observe(start - sequence->submitted);
+    sequence->stream->Start(start - sequence->submitted, sequence->kv.num_cached);
+  }
+}
+
+// What a step said of a sequence: goes to its reader, and may end it.
+void Engine::Impl::Take(Sequence& sequence, std::span<SampledRow> rows, absl::Time now) {
   std::vector<TokenLogprobs> prompt_logprobs;
-  for (const SampledRow& row : rows) {
+  for (SampledRow& row : rows) {
     if (!row.status.ok()) return End(sequence, {.status = row.status});
-    if (row.prompt_logprobs.has_value()) prompt_logprobs.push_back(*row.prompt_logprobs);
+    if (row.prompt_logprobs.has_value()) prompt_logprobs.push_back(*std::move(row.prompt_logprobs));
   }
   if (!prompt_logprobs.empty()) {
     sequence.num_prompt_logprobs += static_cast<int32_t>(prompt_logprobs.size());
-    sequence.stream->PushPrompt(std::move(prompt_logprobs));
+    said_.push_back({.stream = sequence.stream, .prompt_logprobs = std::move(prompt_logprobs)});
   }
-  if (!rows.empty() && rows.back().token.has_value()) TakeToken(sequence, rows.back());
+  if (!rows.empty() && rows.back().token.has_value()) TakeToken(sequence, rows.back(), now);
 }
 
-// Delivers a sequence's next token, or ends the sequence.
-void Engine::Impl::TakeToken(Sequence& sequence, const SampledRow& row) {
+void Engine::Impl::TakeToken(Sequence& sequence, SampledRow& row, absl::Time now) {
   if (sequence.num_output_tokens() == 0) prompt_tokens_ += sequence.num_prompt_tokens;
   const std::vector<int32_t>& stop_ids = sequence.sampling.stop_token_ids;
   if (std::find(stop_ids.begin(), stop_ids.end(), *row.token) != stop_ids.end()) {
     return End(sequence, {.reason = FinishReason::kStop, .stop_token_id = *row.token});
   }
-  MeasureToken(sequence, absl::Now());
+  MeasureToken(sequence, now);
   sequence.tokens.push_back(*row.token);
-  const size_t unread = sequence.stream->Push(*row.token, row.logprobs);
+  said_.push_back(
+      {.stream = sequence.stream, .token = row.token, .logprobs = std::move(row.logprobs)});
   ++generated_tokens_;
+  const size_t unread = sequence.stream->unread() + 1;  // all before it were delivered
   if (sequence.length() == sequence.max_length) {
     End(sequence, {.reason = FinishReason::kLength});
   } else if (unread > static_cast<size_t>(options_.max_unread)) {
@@ -284,17 +286,25 @@ void Engine::Impl::MeasureToken(Sequence& sequence, absl::Time now) {
   }
 }
 
-// Forgets the sequence first and ends its stream last: who sees the end finds its blocks given
-// back.
 void Engine::Impl::End(const Sequence& sequence, TokenDelta last) {
-  const std::shared_ptr<RequestStream> stream = sequence.stream;
   last.usage = {.prompt_tokens = sequence.num_prompt_tokens,
                 .completion_tokens = sequence.num_output_tokens()};
   times_.whole.Observe(absl::Now() - sequence.submitted);
   ++(!last.status.ok() ? failed_ : last.reason == FinishReason::kStop ? stopped_ : reached_length_);
+  said_.push_back({.stream = sequence.stream, .last = std::move(last)});
   scheduler_.Remove(sequence);
+}
+
+// Publishes first: who has a token sees its sequence running, and who sees the end finds its blocks
+// given back.
+void Engine::Impl::Deliver() {
   Publish();
-  stream->Finish(std::move(last));
+  for (Said& said : said_) {
+    if (!said.prompt_logprobs.empty()) said.stream->PushPrompt(std::move(said.prompt_logprobs));
+    if (said.token.has_value()) said.stream->Push(*said.token, std::move(said.logprobs));
+    if (said.last.has_value()) said.stream->Finish(*std::move(said.last));
+  }
+  said_.clear();
 }
 
 // Ends every stream, also of requests that never reached the scheduler.
@@ -310,6 +320,7 @@ void Engine::Impl::EndAll() {
   for (const Sequence* sequence : live) {
     End(*sequence, {.status = absl::UnavailableError("the server is shutting down")});
   }
+  Deliver();
 }
 
 void Engine::Impl::FlushPrefixCache() {

@@ -1,6 +1,7 @@
 #include "runtime/engine/rank.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,7 +54,8 @@ class RankImpl final : public Rank, public ModelRunner {
     for (;;) {
       const Batch batch = ReceiveBatch(world());
       if (batch.stop) return;
-      Run(batch);
+      Begin(batch);
+      End(batch);
     }
   }
 
@@ -67,10 +69,18 @@ class RankImpl final : public Rank, public ModelRunner {
   int32_t block_size() const override {
     return static_cast<int32_t>(parts_.cache->shape().block_size);
   }
-  StepLogits Step(const Batch& batch) override {
+  // A step that the device does not run by itself is begun by Finish: what the caller has to do
+  // before that takes less time.
+  void Start(const Batch& batch) override {
     CHECK(!batch.stop && world().rank() == 0);
     SendBatch(world(), batch);
-    return Run(batch);
+    pending_ = &batch;
+    if (executor_.RunsByItself(batch)) Begin(batch);
+  }
+  StepLogits Finish() override {
+    CHECK(pending_ != nullptr);
+    if (!begun_.has_value()) Begin(*pending_);
+    return End(*std::exchange(pending_, nullptr));
   }
   void Stop() override {
     CHECK_EQ(world().rank(), 0);
@@ -78,22 +88,30 @@ class RankImpl final : public Rank, public ModelRunner {
   }
 
  private:
-  StepLogits Run(const Batch& batch) {
-    const Watchdog::Work work(*parts_.watchdog, absl::StrCat("step ", batch.step, ", of ",
-                                                             batch.num_tokens(), " tokens"));
+  void Begin(const Batch& batch) {
+    work_.emplace(*parts_.watchdog,
+                  absl::StrCat("step ", batch.step, ", of ", batch.num_tokens(), " tokens"));
     progress_.in_step = true;
-    const absl::Time start = absl::Now();
-    const StepLogits logits = executor_.Run(batch);
+    begun_ = absl::Now();
+    executor_.Start(batch);
+  }
+  StepLogits End(const Batch& batch) {
+    const StepLogits logits = executor_.Finish();
     progress_.tokens += batch.num_tokens();
     progress_.step = batch.step;
-    progress_.step_us += absl::ToInt64Microseconds(absl::Now() - start);
+    progress_.step_us += absl::ToInt64Microseconds(absl::Now() - *begun_);
     progress_.in_step = false;
+    begun_.reset();
+    work_.reset();
     return logits;
   }
 
   Parts parts_;
   StepExecutor executor_;
   RankProgress progress_;
+  const Batch* pending_ = nullptr;   // started and not finished; rank 0
+  std::optional<absl::Time> begun_;  // when this rank began its step, while it is in one
+  std::optional<Watchdog::Work> work_;
 };
 
 // The parts of start-up that need no other rank; each may fail on its own.

@@ -65,9 +65,11 @@ TokenDelta RequestStream::Next(absl::Time deadline) {
     delta.prompt_logprobs = std::exchange(pending_.prompt_logprobs, {});
     MoveFirst(kMaxMerged, pending_.tokens, delta.tokens);
     MoveFirst(kMaxMerged, pending_.logprobs, delta.logprobs);
+    unread_.store(pending_.tokens.size(), std::memory_order_relaxed);
     return delta;
   }
   delta = std::exchange(pending_, {});
+  unread_.store(0, std::memory_order_relaxed);
   if (delta.finished) {  // the end stays and is returned again
     pending_ = {.finished = true,
                 .status = delta.status,
@@ -102,14 +104,11 @@ std::optional<RequestStream::Started> RequestStream::started() const {
                  .cached_tokens = cached_tokens_.load(std::memory_order_relaxed)};
 }
 
-size_t RequestStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
-  size_t unread = 0;
+void RequestStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
   Change([&](TokenDelta& pending) {
     pending.tokens.push_back(token);
-    unread = pending.tokens.size();
     if (logprobs.has_value()) pending.logprobs.push_back(*std::move(logprobs));
   });
-  return unread;
 }
 
 void RequestStream::PushPrompt(std::vector<TokenLogprobs> logprobs) {
@@ -135,6 +134,7 @@ void RequestStream::Change(const std::function<void(TokenDelta&)>& change) {
     const std::lock_guard lock(mutex_);
     CHECK(!pending_.finished) << "something follows the end of a stream";
     change(pending_);
+    unread_.store(pending_.tokens.size(), std::memory_order_relaxed);
     on_ready = on_ready_;
   }
   ready_.notify_one();

@@ -93,11 +93,12 @@ class RequestStream {
   };
   std::optional<Started> started() const;
 
-  // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none. Returns
-  // how many tokens the reader has not taken.
-  size_t Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
+  // Engine. Nothing follows Finish. All tokens of a request come with logprobs, or none.
+  void Push(int32_t token, std::optional<TokenLogprobs> logprobs = std::nullopt);
   void PushPrompt(std::vector<TokenLogprobs> logprobs);  // of the next prompt tokens
   void Finish(TokenDelta last);  // its tokens are appended to what was pushed
+  // How many of the tokens that were pushed the reader has not taken.
+  size_t unread() const { return unread_.load(std::memory_order_relaxed); }
   // Its sequence is in a step for the first time. Once.
   void Start(absl::Duration queued, int32_t cached_tokens);
   bool cancelled() const { return wanted_.load(std::memory_order_relaxed) == Wanted::kNothing; }
@@ -116,6 +117,7 @@ class RequestStream {
   std::condition_variable ready_;
   TokenDelta pending_;                                     // guarded by mutex_
   std::shared_ptr<const std::function<void()>> on_ready_;  // guarded by mutex_
+  std::atomic<size_t> unread_{0};                          // pending_.tokens.size()
   std::atomic<Wanted> wanted_{Wanted::kMore};
   std::atomic<int64_t> queued_ns_{-1};  // -1: not started; set last
   std::atomic<int32_t> cached_tokens_{0};

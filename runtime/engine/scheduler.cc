@@ -195,6 +195,7 @@ void Scheduler::Preempt(size_t running_index) {
   std::unique_ptr<Sequence> sequence = std::move(running_[running_index]);
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(running_index));
   groups_[sequence->dp_rank].Free(sequence->kv);
+  sequence->prepared.reset();
   Insert(waiting_, std::move(sequence));
   ++num_preemptions_;
 }
@@ -206,19 +207,42 @@ void Scheduler::AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence) {
   int32_t count = std::min(budget, sequence.num_pending());
   if (sequence.wants_prompt_logprobs()) count = std::min(count, kMaxLogprobRows);
   CHECK_GE(count, 1);
-  const auto first = sequence.tokens.begin() + start;
-  const auto blocks = sequence.kv.blocks.begin();
-  const int32_t num_blocks = groups_[sequence.dp_rank].BlocksFor(start + count);
-  LogitsWanted logits =
-      start + count == sequence.length() ? LogitsWanted::kLast : LogitsWanted::kNone;
-  if (sequence.wants_prompt_logprobs()) logits = LogitsWanted::kAll;
-  plan.batch.chunks.push_back({.dp_rank = sequence.dp_rank,
-                               .start = start,
-                               .logits = logits,
-                               .tokens = {first, first + count},
-                               .blocks = {blocks, blocks + num_blocks}});
+  std::optional<SequenceChunk> prepared = std::exchange(sequence.prepared, std::nullopt);
+  if (prepared.has_value() && sequence.num_pending() == 1) {
+    CHECK_EQ(prepared->start, start);
+    prepared->tokens.front() = sequence.tokens.back();
+    plan.batch.chunks.push_back(*std::move(prepared));
+  } else {
+    LogitsWanted logits =
+        start + count == sequence.length() ? LogitsWanted::kLast : LogitsWanted::kNone;
+    if (sequence.wants_prompt_logprobs()) logits = LogitsWanted::kAll;
+    const auto first = sequence.tokens.begin() + start;
+    plan.batch.chunks.push_back(MakeChunk(sequence, start, logits, {first, first + count}));
+  }
   plan.sequences.push_back(&sequence);
   budget -= count;
+}
+
+SequenceChunk Scheduler::MakeChunk(const Sequence& sequence, int32_t start, LogitsWanted logits,
+                                   std::vector<int32_t> tokens) const {
+  const int32_t end = start + static_cast<int32_t>(tokens.size());
+  const auto blocks = sequence.kv.blocks.begin();
+  return {.dp_rank = sequence.dp_rank,
+          .start = start,
+          .logits = logits,
+          .tokens = std::move(tokens),
+          .blocks = {blocks, blocks + groups_[sequence.dp_rank].BlocksFor(end)}};
+}
+
+void Scheduler::PrepareNext(const StepPlan& plan) {
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    Sequence& sequence = *plan.sequences[i];
+    const int32_t next = sequence.length();  // where the token of this step will stand
+    const bool decodes = plan.batch.chunks[i].logits == LogitsWanted::kLast;
+    if (!decodes || next + 1 >= sequence.max_length) continue;
+    if (!groups_[sequence.dp_rank].Grow(next + 1, sequence.kv)) continue;
+    sequence.prepared = MakeChunk(sequence, next, LogitsWanted::kLast, {0});
+  }
 }
 
 void Scheduler::MarkStepped(const StepPlan& plan) {

@@ -62,6 +62,10 @@ class Scheduler {
   // live until they are removed.
   StepPlan Schedule(int64_t step);
 
+  // While the plan is being stepped: makes ready what the next one runs of its sequences, as far as
+  // that needs neither a token of this one nor a preemption. Only saves time.
+  void PrepareNext(const StepPlan& plan);
+
   // The plan was stepped: its tokens are in the cache.
   void MarkStepped(const StepPlan& plan);
 
@@ -93,6 +97,8 @@ class Scheduler {
   bool MakeRoom(size_t running_index);
   void Preempt(size_t running_index);
   void AddChunk(StepPlan& plan, int32_t& budget, Sequence& sequence);
+  SequenceChunk MakeChunk(const Sequence& sequence, int32_t start, LogitsWanted logits,
+                          std::vector<int32_t> tokens) const;
   BlockRequest RequestOf(const Sequence& sequence, int32_t dp_rank) const;
   int32_t NumGrowing(const Sequence& running) const;
   bool HasRoom(const Sequence& sequence, int32_t dp_rank) const;

@@ -7,11 +7,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "runtime/engine/batch.h"
 #include "runtime/engine/logit_adjuster.h"
 #include "runtime/engine/request.h"
 #include "runtime/kv/block_manager.h"
@@ -41,6 +43,8 @@ struct Sequence {
 
   int32_t dp_rank = 0;  // the group that holds its blocks; means nothing while it waits
   BlockTable kv;
+  // What the next step runs of it if this step only adds a token, whose place is left open.
+  std::optional<SequenceChunk> prepared;
 
   bool GoesBefore(const Sequence& other) const {
     return due_ms != other.due_ms ? due_ms < other.due_ms : arrival < other.arrival;

@@ -66,9 +66,10 @@ std::vector<int64_t> StepExecutor::CountLogitsRows(const TokenRows& rows,
   return counts;
 }
 
-StepLogits StepExecutor::Run(const Batch& batch) {
-  const Workspace::Scope scope(workspace_);
-  const Workspace::Scope logits_scope(logits_workspace_);
+void StepExecutor::Start(const Batch& batch) {
+  CHECK(!pending_.has_value());
+  pending_.emplace(*this);
+  pending_->batch = &batch;
   const Execution exec = {.backend = backend_, .workspace = workspace_};
   const int dp_rank = groups_.layout.dp_rank(groups_.rank());
   const StepInputs inputs =
@@ -92,21 +93,37 @@ StepLogits StepExecutor::Run(const Batch& batch) {
                 .block_tables = block_tables.Reshape({inputs.num_sequences(), inputs.max_blocks})},
       .logits = {.mine = logits_mine, .counts = CountLogitsRows(rows, inputs.logits_tokens)}};
   const Tensor mine = Forward(batch, ctx);
-  const Tensor totals = StartToHost(model_.expert_totals(), host_totals_);
-  const StepLogits logits =
-      batch.likeliest > 0
-          ? CollectLikeliest(batch, mine)
-          : StepLogits{.values = CollectLogits(batch, mine, logits_order), .ids = Tensor()};
+  pending_->totals = StartToHost(model_.expert_totals(), host_totals_);
+  pending_->collected = batch.likeliest > 0 ? CollectLikeliest(batch, mine)
+                                            : CollectLogits(batch, mine, logits_order);
+}
+
+StepLogits StepExecutor::Finish() {
+  CHECK(pending_.has_value());
   backend_.Synchronize();
-  stats_.Update(totals);
+  stats_.Update(pending_->totals);
+  StepLogits logits;
+  if (groups_.rank() == 0) {
+    const Tensor& collected = pending_->collected;
+    if (pending_->batch->likeliest > 0) {
+      logits = MergeSlices(*pending_->batch, collected);
+    } else {
+      logits.values = collected.Cols(0, model_.config().vocab_size);
+    }
+  }
+  pending_.reset();
   return logits;
+}
+
+bool StepExecutor::RunsByItself(const Batch& batch) const {
+  const bool decodes = std::ranges::all_of(
+      batch.chunks, [](const SequenceChunk& chunk) { return chunk.tokens.size() == 1; });
+  return graphs_.wanted() && decodes && PlacementOf(batch) == TokenPlacement::kReplicated;
 }
 
 Tensor StepExecutor::Forward(const Batch& batch, const ForwardContext& ctx) {
   const auto forward = [&] { return model_.Forward(ctx); };
-  const bool decodes = std::ranges::all_of(
-      batch.chunks, [](const SequenceChunk& chunk) { return chunk.tokens.size() == 1; });
-  if (!decodes || ctx.rows.placement != TokenPlacement::kReplicated) return forward();
+  if (!RunsByItself(batch)) return forward();
   std::vector<int64_t> shape = ctx.rows.group_tokens;
   std::ranges::copy(LogitsRowsOfGroups(batch, groups_.layout.dp), std::back_inserter(shape));
   shape.push_back(ctx.paged.block_tables.cols());
@@ -144,15 +161,16 @@ Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine, const
   }
   const Tensor ordered = exec.Take(DType::kF32, {rows.rows(), padded_vocab});
   backend_.GatherRows(rows, order, ordered);
-  return ToHost(ordered).Cols(0, model_.config().vocab_size);
+  return StartToHost(ordered, host_logits_);
 }
 
-StepLogits StepExecutor::CollectLikeliest(const Batch& batch, const Tensor& mine) {
+Tensor StepExecutor::CollectLikeliest(const Batch& batch, const Tensor& mine) {
   const Execution exec = {.backend = backend_, .workspace = logits_workspace_};
   const ParallelLayout& layout = groups_.layout;
   const int64_t k = batch.likeliest;
   const int64_t vocab_size = model_.config().vocab_size;
   CHECK_LE(k, vocab_size);
+  CHECK_EQ(mine.cols(), model_.plan().vocab.size());
 
   // Values above columns, so that both travel together.
   const int64_t rows = mine.rows();
@@ -172,8 +190,13 @@ StepLogits StepExecutor::CollectLikeliest(const Batch& batch, const Tensor& mine
   }
   const Tensor shards = exec.Take(DType::kI32, {Total(recv) / BytesPerRow(found), k});
   groups_.world->AllToAll(found.raw(), send, shards.raw(), recv);
-  if (!root) return {};
+  return root ? StartToHost(shards, host_logits_) : Tensor();
+}
 
+StepLogits StepExecutor::MergeSlices(const Batch& batch, const Tensor& slices) {
+  const ParallelLayout& layout = groups_.layout;
+  const int64_t k = batch.likeliest;
+  const int64_t columns = model_.plan().vocab.size();
   const std::vector<int32_t> order = LogitsRowOrder(batch, layout.dp);
   std::vector<int32_t> place(order.size());  // the opposite
   for (size_t i = 0; i < order.size(); ++i) place[order[i]] = static_cast<int32_t>(i);
@@ -182,21 +205,14 @@ StepLogits StepExecutor::CollectLikeliest(const Batch& batch, const Tensor& mine
   const StepLogits logits = {
       .values = Tensor(likeliest_values_.data(), DType::kF32, {std::ssize(order), k}),
       .ids = Tensor(likeliest_ids_.data(), DType::kI32, {std::ssize(order), k})};
-  const Tensor host = ToHost(shards);
   int64_t begin = 0;
-  for (int64_t count : group_rows) {
-    const Tensor group(host.Rows(2 * begin * layout.tp, 2 * (begin + count) * layout.tp).raw(),
+  for (int64_t count : LogitsRowsOfGroups(batch, layout.dp)) {
+    const Tensor group(slices.Rows(2 * begin * layout.tp, 2 * (begin + count) * layout.tp).raw(),
                        DType::kI32, {layout.tp, 2, count, k});
-    MergeLikeliest(group, mine.cols(), std::span(place).subspan(begin, count), logits);
+    MergeLikeliest(group, columns, std::span(place).subspan(begin, count), logits);
     begin += count;
   }
   return logits;
-}
-
-Tensor StepExecutor::ToHost(const Tensor& rows) {
-  const Tensor copy = StartToHost(rows, host_logits_);
-  backend_.Synchronize();
-  return copy;
 }
 
 Tensor StepExecutor::StartToHost(const Tensor& tensor, Buffer& host) {

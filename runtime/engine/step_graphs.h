@@ -23,6 +23,8 @@ class StepGraphs {
   // `backend`, `control` (all ranks, for host memory) and all that steps use outlive it.
   StepGraphs(Backend& backend, Communicator& control, bool wanted);
 
+  bool wanted() const { return wanted_; }
+
   // What `forward` returns: a tensor that it makes with ops of the backend and with collectives.
   // Collective.
   //   shape   all that these depend on but for what lies in memory; the same on all ranks
@@ -39,7 +41,7 @@ class StepGraphs {
 
   Backend& backend_;
   Communicator& control_;
-  bool wanted_;
+  const bool wanted_;
   std::map<std::vector<int64_t>, Step> steps_;
 };
 

@@ -11,11 +11,26 @@ constexpr int kMaxThreads = 4;  // a row takes tens of microseconds, waking a th
 
 }  // namespace
 
+int32_t StepSampler::LikeliestNeeded(const StepPlan& plan, int32_t vocab_size) {
+  int32_t most = 0;
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const LogitsWanted wanted = plan.batch.chunks[i].logits;
+    if (wanted == LogitsWanted::kNone) continue;
+    const Sequence& sequence = *plan.sequences[i];
+    const bool more = wanted == LogitsWanted::kAll || sequence.sampling.logprobs.has_value();
+    const int32_t needed =
+        more ? 0 : Sampler::LikeliestNeeded(sequence.sampling, sequence.state(), vocab_size);
+    if (needed == 0) return 0;
+    most = std::max(most, needed);
+  }
+  return most;
+}
+
 StepSampler::StepSampler()
     : threads_({.num_threads = std::min(kMaxThreads, NumAllowedCpus())}),
       scratch_(static_cast<size_t>(threads_.num_threads())) {}
 
-std::span<const SampledRow> StepSampler::Sample(const StepPlan& plan, const StepLogits& logits) {
+std::span<SampledRow> StepSampler::Sample(const StepPlan& plan, const StepLogits& logits) {
   rows_.clear();
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const Sequence& sequence = *plan.sequences[i];

@@ -31,8 +31,12 @@ class StepSampler {
  public:
   StepSampler();
 
+  // How many of the likeliest tokens of each row the plan's sequences can all be served from; 0:
+  // one of them needs more.
+  static int32_t LikeliestNeeded(const StepPlan& plan, int32_t vocab_size);
+
   // The rows in the order of the logits, valid until the next call.
-  std::span<const SampledRow> Sample(const StepPlan& plan, const StepLogits& logits);
+  std::span<SampledRow> Sample(const StepPlan& plan, const StepLogits& logits);
 
  private:
   struct Scratch {

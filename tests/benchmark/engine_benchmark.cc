@@ -1,7 +1,7 @@
-// What the engine adds to a step of the model: scheduling, sampling, delivery and all else that
-// rank 0 does between two steps, with a model that answers at once. Arguments: sequences,
-// vocabulary, and how tokens are chosen: the likeliest, any by its probability, or of those that
-// make up nine tenths.
+// What the engine does for a step of the model: scheduling, sampling, delivery and all else, with a
+// model that answers at once; and `waited_us`, the part of it that ranks wait for. Arguments:
+// sequences, vocabulary, and how tokens are chosen: the likeliest, any by its probability, or of
+// those that make up nine tenths.
 #include <random>
 #include <thread>
 #include <vector>
@@ -29,7 +29,20 @@ class InstantModel final : public ModelRunner {
   int32_t num_dp_groups() const override { return 1; }
   int32_t num_kv_blocks() const override { return 1 << 16; }
   int32_t block_size() const override { return 16; }
-  StepLogits Step(const Batch& batch) override {
+  void Start(const Batch& batch) override {
+    if (last_ != absl::InfinitePast()) waited_ += absl::Now() - last_;
+    batch_ = &batch;
+  }
+  StepLogits Finish() override {
+    const StepLogits logits = Logits(*batch_);
+    last_ = absl::Now();
+    return logits;
+  }
+  absl::Duration waited() const { return waited_; }
+  void Stop() override {}
+
+ private:
+  StepLogits Logits(const Batch& batch) {
     const int64_t rows = batch.num_logits_rows();
     if (batch.likeliest == 0) {
       return {.values = Tensor(logits_.data(), DType::kF32, {rows, vocab_size_}), .ids = {}};
@@ -39,12 +52,13 @@ class InstantModel final : public ModelRunner {
     return {.values = Tensor(logits_.data(), DType::kF32, {rows, 1}),
             .ids = Tensor(ids_.data(), DType::kI32, {rows, 1})};
   }
-  void Stop() override {}
 
- private:
   int32_t vocab_size_ = 0;
   std::vector<float> logits_;
   std::vector<int32_t> ids_;
+  const Batch* batch_ = nullptr;
+  absl::Time last_ = absl::InfinitePast();  // when a step ended
+  absl::Duration waited_;                   // for the next one
 };
 
 enum Choice { kLikeliest, kAny, kNineTenths };
@@ -55,6 +69,7 @@ void EngineStep(benchmark::State& state) {
   const auto choice = static_cast<Choice>(state.range(2));
   const int32_t tokens = choice == kLikeliest ? 2000 : 100;
   state.SetLabel(choice == kLikeliest ? "likeliest" : choice == kAny ? "any" : "nine tenths");
+  double waited_us = 0;
   for (auto _ : state) {
     InstantModel model(vocab, sequences);
     Engine engine({.max_running = sequences}, model);
@@ -76,7 +91,9 @@ void EngineStep(benchmark::State& state) {
     state.SetIterationTime(absl::ToDoubleSeconds(absl::Now() - start) / tokens);
     engine.Shutdown();
     thread.join();
+    waited_us += absl::ToDoubleMicroseconds(model.waited()) / tokens;
   }
+  state.counters["waited_us"] = {waited_us, benchmark::Counter::kAvgIterations};
 }
 BENCHMARK(EngineStep)
     ->ArgsProduct({{1, 16, 64}, {2048, 32000}, {kLikeliest, kAny, kNineTenths}})

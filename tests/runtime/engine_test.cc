@@ -60,6 +60,21 @@ TEST(EngineTest, CountsWhatItDid) {
   EXPECT_EQ(snapshot.step, 4);
 }
 
+// What a step said is told while the next one runs: ranks do not wait for it.
+TEST(EngineTest, AStepIsDeliveredWhileTheNextOneRuns) {
+  FakeModelRunner runner({});
+  RunningEngine engine({}, runner);
+  const auto stream = *engine->Submit({.prompt = kPrompt, .sampling = {.max_tokens = 6}});
+  runner.on_start = [&](const Batch& batch) {
+    EXPECT_EQ(stream->unread(), std::max<size_t>(batch.step, 1) - 1);
+  };
+  runner.on_step = [&](const Batch& batch) { EXPECT_EQ(stream->unread(), batch.step); };
+  engine.Start();
+  while (engine->Snapshot().reached_length == 0) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(Collect(*stream).tokens.size(), 6);
+  engine.Stop();
+}
+
 TEST(EngineTest, AStopTokenEndsTheRequestAndIsNotDelivered) {
   const std::vector<int32_t> full = ExpectedTokens(kPrompt, {.max_tokens = 20}, {}).tokens;
   FakeModelRunner runner({});

@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -19,7 +20,8 @@ constexpr int32_t kNewToken = 7;
 // Drives a scheduler as the engine does, with a model that always says kNewToken.
 class Driver {
  public:
-  explicit Driver(const SchedulerOptions& options) : scheduler_(options) {}
+  explicit Driver(const SchedulerOptions& options, bool prepares = true)
+      : scheduler_(options), prepares_(prepares) {}
 
   // Ten seconds make up for a level of priority, and a second passes with each arrival.
   Sequence* Add(int num_prompt_tokens, int max_tokens = 100, int priority = 0) {
@@ -41,6 +43,12 @@ class Driver {
   Batch Step() {
     const StepPlan plan = scheduler_.Schedule(step_++);
     EXPECT_EQ(plan.sequences.size(), plan.batch.chunks.size());
+    for (size_t i = 0; i < plan.sequences.size(); ++i) {
+      const std::vector<int32_t>& blocks = plan.batch.chunks[i].blocks;
+      EXPECT_TRUE(
+          std::ranges::equal(blocks, std::span(plan.sequences[i]->kv.blocks).first(blocks.size())));
+    }
+    if (prepares_) scheduler_.PrepareNext(plan);
     scheduler_.MarkStepped(plan);
     for (size_t i = 0; i < plan.sequences.size(); ++i) {
       Sequence& sequence = *plan.sequences[i];
@@ -69,6 +77,7 @@ class Driver {
 
  private:
   Scheduler scheduler_;
+  bool prepares_;
   int64_t next_arrival_ = 0;
   int64_t step_ = 0;
 };
@@ -211,11 +220,39 @@ TEST(SchedulerTest, EverySequenceEndsHoweverSmallTheCache) {
   }
 }
 
+// Also where blocks run out, so that prepared sequences are preempted. Only which of the blocks
+// they get may differ.
+TEST(SchedulerTest, PreparingAStepChangesNoneOfThem) {
+  SchedulerOptions options = Options();
+  options.num_blocks = 18;
+  options.num_dp_groups = 2;
+  options.cache_prefixes = true;
+  Driver prepared(options);
+  Driver unprepared(options, false);
+  std::minstd_rand random(1);
+  for (int step = 0; step < 2000; ++step) {
+    if (random() % 8 == 0) {
+      const int prompt = 1 + static_cast<int>(random() % 20);
+      const int priority = static_cast<int>(random() % 3);
+      prepared.Add(prompt, 30, priority);
+      unprepared.Add(prompt, 30, priority);
+    }
+    Batch batch = prepared.Step();
+    Batch other = unprepared.Step();
+    EXPECT_EQ(prepared.scheduler().num_preemptions(), unprepared.scheduler().num_preemptions());
+    for (Batch* each : {&batch, &other}) {
+      for (SequenceChunk& chunk : each->chunks) chunk.blocks.assign(chunk.blocks.size(), 0);
+    }
+    ASSERT_EQ(batch, other) << "step " << step;
+  }
+  EXPECT_GT(prepared.scheduler().num_preemptions(), 10);
+}
+
 TEST(SchedulerTest, SpreadsSequencesOverTheGroupsByFreeBlocks) {
   SchedulerOptions options = Options();
   options.num_dp_groups = 2;
   options.max_batch_tokens = 64;
-  Driver driver(options);
+  Driver driver(options, false);
   Sequence* a = driver.Add(20);
   Sequence* b = driver.Add(4);
   Sequence* c = driver.Add(4);

@@ -79,7 +79,13 @@ FakeModelRunner::FakeModelRunner(const FakeModelOptions& options)
       cache_(options.num_dp_groups,
              std::vector<int32_t>(options.num_kv_blocks * options.block_size, kUnwritten)) {}
 
-StepLogits FakeModelRunner::Step(const Batch& batch) {
+void FakeModelRunner::Start(const Batch& batch) {
+  if (on_start) on_start(batch);
+  started_ = &batch;
+}
+
+StepLogits FakeModelRunner::Finish() {
+  const Batch& batch = *started_;
   if (on_step) on_step(batch);
   CheckBatch(batch);
   batches_.push_back(batch);

@@ -55,10 +55,12 @@ class FakeModelRunner final : public ModelRunner {
   int32_t num_dp_groups() const override { return options_.num_dp_groups; }
   int32_t num_kv_blocks() const override { return options_.num_kv_blocks; }
   int32_t block_size() const override { return options_.block_size; }
-  StepLogits Step(const Batch& batch) override;
+  void Start(const Batch& batch) override;
+  StepLogits Finish() override;
   void Stop() override;
 
-  // Called in every Step before anything else, on the stepping thread.
+  // Called in every Start, and in every Finish before anything else, on the stepping thread.
+  std::function<void(const Batch&)> on_start;
   std::function<void(const Batch&)> on_step;
 
   const FakeModelOptions& options() const { return options_; }
@@ -78,6 +80,7 @@ class FakeModelRunner final : public ModelRunner {
   std::vector<int32_t> History(const Batch& batch, const SequenceChunk& chunk, int32_t length);
 
   FakeModelOptions options_;
+  const Batch* started_ = nullptr;
   std::vector<std::vector<int32_t>> cache_;  // [num_dp_groups][num_kv_blocks * block_size] tokens
   std::vector<float> logits_;                // [rows, vocab_size], or of the likeliest
   std::vector<int32_t> ids_;                 // of the likeliest
