@@ -237,6 +237,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclCommunicator(
     if (absl::Status s = AgreeOnStatus(*control, nccl.status()); !s.ok()) return s;
     shared->nccl = *nccl;
     setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
+    setenv("NCCL_DEBUG_FILE", "/dev/stderr", /*overwrite=*/0);  // stdout has the answers
     const ncclUniqueId id = AgreeOnId(*nccl, *control);
     const ncclResult_t result = nccl->CommInitRank(&comm, control->size(), id, control->rank());
     CHECK(result == ncclSuccess) << "rank " << control->rank() << " of " << control->size()
