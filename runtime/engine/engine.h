@@ -1,6 +1,7 @@
 // Engine: rank 0's side of continuous batching. Owns the scheduler, the sampler and the request
 // queue; its thread builds a Batch, has the ModelRunner step it on every rank, and samples; while a
-// step runs it feeds the streams and prepares the next. While nothing is to be done it sleeps and uses no CPU.
+// step runs it feeds the streams and prepares the next. While nothing is to be done it sleeps and
+// uses no CPU.
 //
 // All but Run may be called from any thread; the step loop runs in Run(), in one
 // thread that the caller provides.
