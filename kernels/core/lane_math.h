@@ -37,13 +37,15 @@ float LaneDot(const A* a, const B* b, int64_t n) {
   return SumLanes(lanes);
 }
 
+// 1.5 * 2^23: adding it to a small float rounds to an integer, ties to even.
+inline constexpr float kRound = 12582912.0f;
+
 // e^x for float32, with the same operations on every backend (relative error below 2e-7).
 // x <= -87.3 (where the result would be subnormal) gives 0; x >= 88.7 gives +infinity; NaN stays.
 inline float LaneExp(float x) {
   constexpr float kLog2e = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;  // exact in 10 bits, so n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
   if (!(x > -87.3f)) return x != x ? x : 0.0f;
   if (x >= 88.7f) return std::bit_cast<float>(0x7F800000u);
   const float n = (x * kLog2e + kRound) - kRound;
@@ -70,7 +72,6 @@ inline float LaneSilu(float x) { return x / (1.0f + LaneExp(-x)); }
 
 // Round to nearest, ties to even, for |x| < 2^22.
 inline int32_t RoundToInt(float x) {
-  constexpr float kRound = 12582912.0f;
   return static_cast<int32_t>((x + kRound) - kRound);
 }
 

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/core/lane_math.h"
+
 namespace intermix {
 namespace {
 
@@ -12,8 +14,6 @@ using Floats [[gnu::vector_size(64)]] = float;
 using Ints [[gnu::vector_size(64)]] = int32_t;
 using Bytes [[gnu::vector_size(16)]] = int8_t;
 using Doubles [[gnu::vector_size(128)]] = double;
-
-constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
 
 // The loops, inlined into one function for each instruction set.
 struct Loops {

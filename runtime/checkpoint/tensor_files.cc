@@ -169,9 +169,9 @@ void TensorFiles::Release(const std::string& name) const {
 std::shared_ptr<const void> TensorFiles::ReleasedAtLast(const std::string& name) const {
   const auto it = index_.find(name);
   if (it == index_.end()) return nullptr;
-  const auto [begin, end] = std::pair(it->second.entry->begin, it->second.entry->end);
-  return std::shared_ptr<const void>(nullptr, [file = it->second.file->file, begin,
-                                               end](const void*) { file->Release(begin, end); });
+  const auto release = [file = it->second.file->file, begin = it->second.entry->begin,
+                        end = it->second.entry->end](const void*) { file->Release(begin, end); };
+  return std::shared_ptr<const void>(nullptr, release);
 }
 
 }  // namespace intermix

@@ -1,16 +1,11 @@
 // Every op that works row by row, on every instruction set and number of threads, equals
 // ReferenceBackend bit for bit: ragged widths, zero rows of tokens, rows with NaN and infinities.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "tests/parity/parity_test_base.h"
 
 namespace intermix {
 namespace {
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
-const float kNan = std::nanf("");
 
 const std::vector<int64_t> kWidths = {1, 2, 15, 16, 17, 33, 64, 500, 4099};
 const std::vector<int64_t> kTokens = {0, 1, 3, 17};
