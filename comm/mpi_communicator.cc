@@ -149,6 +149,11 @@ MpiSession::MpiSession() {
   MPI_Comm_rank(host, &local_rank_);
   MPI_Comm_size(host, &local_size_);
   MPI_Comm_free(&host);
+  // The largest number of ranks on a host, and minus the least; 1 in the end where some host's
+  // ranks are not in a row.
+  int facts[3] = {local_size_, -local_size_, rank % local_size_ != local_rank_};
+  MPI_Allreduce(MPI_IN_PLACE, facts, 3, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  if (facts[0] == -facts[1] && facts[2] == 0) ranks_per_host_ = local_size_;
 }
 
 MpiSession::~MpiSession() {

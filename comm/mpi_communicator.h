@@ -22,10 +22,14 @@ class MpiSession {
 
   int local_rank() const { return local_rank_; }  // among the ranks of this host
   int local_size() const { return local_size_; }
+  // The same on all ranks: how many each host has, if they are as many on every host and have
+  // consecutive numbers; else 1.
+  int ranks_per_host() const { return ranks_per_host_; }
 
  private:
   int local_rank_ = 0;
   int local_size_ = 1;
+  int ranks_per_host_ = 1;
 };
 
 }  // namespace intermix

@@ -4,11 +4,14 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
 
 namespace intermix {
 
-absl::StatusOr<ParallelLayout> ParallelLayout::Make(int world, int tp, int ep, int num_experts) {
+absl::StatusOr<ParallelLayout> ParallelLayout::Make(int world, int tp, int ep, int num_experts,
+                                                    int cut) {
   if (world < 1) return absl::InvalidArgumentError("a layout needs at least one rank");
+  CHECK(cut >= 1 && world % cut == 0) << world << " ranks cut by " << cut;
   if (tp < 0 || ep < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("--tp ", tp, " and --ep ", ep, " must be 0 (automatic) or positive"));
@@ -25,7 +28,7 @@ absl::StatusOr<ParallelLayout> ParallelLayout::Make(int world, int tp, int ep, i
     }
     ep = 1;
   } else if (ep == 0) {
-    ep = std::gcd(world, num_experts);
+    ep = std::gcd(world / cut, num_experts);
   }
   if (world % ep != 0) {
     return absl::InvalidArgumentError(

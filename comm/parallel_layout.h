@@ -22,10 +22,15 @@ struct ParallelLayout {
   int etp_rank(int rank) const { return rank % etp; }
   int ep_rank(int rank) const { return rank / etp; }
 
-  // tp or ep = 0 asks for the default: tp = world; ep = the largest divisor of world that also
-  // divides num_experts (1 for a dense model).
+  // tp or ep = 0 asks for the default: tp = world; ep = the largest divisor of world / cut that
+  // also divides num_experts (1 for a dense model): at least `cut` ranks share each expert.
+  //   cut  1, or a divisor of world: consecutive ranks that exchange rows for next to nothing
+  //   beside
+  //        what they compute, as CPUs of one host do. An expert that is cut over all of them leaves
+  //        none of them idle, whatever the router says; one that is whole needs fewer exchanges.
   //   INVALID_ARGUMENT naming the numbers that do not divide.
-  static absl::StatusOr<ParallelLayout> Make(int world, int tp, int ep, int num_experts);
+  static absl::StatusOr<ParallelLayout> Make(int world, int tp, int ep, int num_experts,
+                                             int cut = 1);
 
   std::string ToString() const;  // "world 4: dp 1 x tp 4, ep 2 x etp 2"
 

@@ -73,9 +73,9 @@ absl::StatusOr<ShardPlan> MakeShardPlan(const ShardDims& dims, const ParallelLay
   return plan;
 }
 
-std::vector<std::string> LayoutProblems(const ShardDims& dims, int world, int tp, int ep) {
+std::vector<std::string> LayoutProblems(const ShardDims& dims, int world, int tp, int ep, int cut) {
   const int experts = static_cast<int>(dims.num_experts);
-  const absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(world, tp, ep, experts);
+  const absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(world, tp, ep, experts, cut);
   if (layout.ok()) return ShardProblems(dims, *layout);
   std::vector<std::string> problems;
   for (const absl::Status& status : {ParallelLayout::Make(world, tp, 0, experts).status(),

@@ -49,8 +49,9 @@ struct ShardPlan {
 absl::StatusOr<ShardPlan> MakeShardPlan(const ShardDims& dims, const ParallelLayout& layout,
                                         int rank);
 
-// Everything that speaks against --tp `tp` --ep `ep` (0: automatic) for a job of `world` ranks and
-// this model, a sentence each: none where there is a layout with a plan for every rank.
-std::vector<std::string> LayoutProblems(const ShardDims& dims, int world, int tp, int ep);
+// Everything that speaks against --tp `tp` --ep `ep` (0: automatic, by `cut`) for a job of `world`
+// ranks and this model, a sentence each: none where there is a layout with a plan for every rank.
+std::vector<std::string> LayoutProblems(const ShardDims& dims, int world, int tp, int ep,
+                                        int cut = 1);
 
 }  // namespace intermix

@@ -14,6 +14,7 @@
 #include "comm/mpi_communicator.h"
 #include "comm/self_communicator.h"
 #include "kernels/core/thread_pool.h"
+#include "launch/job.h"
 #include "runtime/bench/checkpoint_bench.h"
 #include "runtime/bench/engine_bench.h"
 #include "runtime/bench/kernel_bench.h"
@@ -43,10 +44,8 @@ TurnOptions TurnsOf(const BenchOptions& options) {
 }
 
 // Opens the devices of `world` and measures on them.
-//   local_rank  among the ranks of this host
 template <typename F>
-BenchTables OnDevice(BenchOptions options, Communicator& world, int local_rank, const F& measure) {
-  options.rank.local_rank = local_rank;
+BenchTables OnDevice(const BenchOptions& options, Communicator& world, const F& measure) {
   absl::StatusOr<std::unique_ptr<Backend>> backend = OpenDevice(options.rank, world.rank());
   if (absl::Status s = AgreeOnStatus(world, backend.status()); !s.ok()) return s;
   absl::StatusOr<std::vector<Limit>> limits = LimitsOf(options.rank);
@@ -87,7 +86,7 @@ BenchTables BenchKernelsCommand(const BenchOptions& options) {
                                                      .contexts = options.contexts,
                                                      .kv_dtype = options.rank.kv_dtype});
   const std::unique_ptr<Communicator> alone = MakeSelfCommunicator();
-  return OnDevice(options, *alone, 0, [&](Backend& backend, TurnTimer& timer) {
+  return OnDevice(options, *alone, [&](Backend& backend, TurnTimer& timer) {
     return BenchTables(BenchKernels(cases, options.filter, backend, timer,
                                     [](size_t done, size_t total, const std::string& what) {
                                       Say(absl::StrCat(done + 1, "/", total, " ", what));
@@ -101,6 +100,8 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
   const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
   if (!quant.ok()) return quant.status();
   MpiSession session;
+  BenchOptions placed = options;
+  PlaceRank(session, placed.rank);
   const std::unique_ptr<Communicator> world = session.World();
   const bool first = world->rank() == 0;
   const auto measure = [&](Backend& backend, TurnTimer& timer) -> BenchTables {
@@ -113,10 +114,12 @@ BenchTables BenchModelCommand(const BenchOptions& options) {
                        .kv_dtype = options.rank.kv_dtype,
                        .tp = options.rank.tp,
                        .ep = options.rank.ep,
+                       .cut = placed.rank.cut,
+                       .local_size = placed.rank.local_size,
                        .progress = first ? BenchProgress(&Say) : BenchProgress()},
                       backend, world->Split(0, world->rank()), timer);
   };
-  BenchTables tables = OnDevice(options, *world, session.local_rank(), measure);
+  BenchTables tables = OnDevice(placed, *world, measure);
   if (tables.ok() && !first) tables->clear();
   return tables;
 }
@@ -132,7 +135,7 @@ BenchTables BenchEngineCommand(const BenchOptions& options) {
                            .turns = options.turns,
                            .progress = world->rank() == 0 ? BenchProgress(&Say) : BenchProgress()};
   bench.rank.quant = *quant;
-  bench.rank.local_rank = session.local_rank();
+  PlaceRank(session, bench.rank);
   return BenchEngine(bench, std::move(world));
 }
 

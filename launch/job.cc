@@ -27,10 +27,17 @@ void LogKvCache(Rank& rank, DType dtype) {
 
 }  // namespace
 
+void PlaceRank(const MpiSession& session, RankOptions& rank) {
+  rank.local_rank = session.local_rank();
+  rank.local_size = session.local_size();
+  rank.cut = rank.device == "cuda" ? 1 : session.ranks_per_host();
+}
+
 void AddLayoutOptions(CLI::App& command, RankOptions& rank) {
   command.add_option("--tp", rank.tp, "Tensor parallel ranks (0: all)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--ep", rank.ep, "Expert parallel groups (0: as many as divide the experts)")
+  command
+      .add_option("--ep", rank.ep, "Expert parallel groups (0: one per host; of GPUs, one each)")
       ->check(CLI::NonNegativeNumber);
 }
 
@@ -97,8 +104,7 @@ absl::Status Job::Join(const JobOptions& options) {
 
 absl::Status Job::Check(const JobOptions& options, const absl::Status& own) {
   rank_options_ = options.rank;
-  rank_options_.local_rank = session_->local_rank();
-  rank_options_.local_size = session_->local_size();
+  PlaceRank(*session_, rank_options_);
   const absl::StatusOr<QuantSpec> quant = options.quant.Spec();
   if (quant.ok()) rank_options_.quant = *quant;
 

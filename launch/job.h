@@ -25,6 +25,9 @@ struct JobOptions {
   std::string log_format = "text";
 };
 
+// Which of its host's ranks this one is, and what the default layout makes of that.
+void PlaceRank(const MpiSession& session, RankOptions& rank);
+
 // --tp and --ep; `rank` outlives the parse.
 void AddLayoutOptions(CLI::App& command, RankOptions& rank);
 

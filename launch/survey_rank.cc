@@ -80,11 +80,12 @@ class Survey {
     const absl::StatusOr<int32_t> max_context = DecideMaxContext(options_.max_context, config);
     Note(max_context.status());
     const ShardDims dims = config.shard_dims();
-    for (std::string& problem : LayoutProblems(dims, world_, options_.tp, options_.ep)) {
+    for (std::string& problem :
+         LayoutProblems(dims, world_, options_.tp, options_.ep, options_.cut)) {
       facts_.problems.push_back(std::move(problem));
     }
     const absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(
-        world_, options_.tp, options_.ep, static_cast<int>(config.num_local_experts));
+        world_, options_.tp, options_.ep, static_cast<int>(config.num_local_experts), options_.cut);
     if (!layout.ok()) return;
     const absl::StatusOr<ShardPlan> plan = MakeShardPlan(dims, *layout, rank_);
     if (!plan.ok() || !Note(CheckModel(options_, config, *plan))) return;

@@ -39,14 +39,15 @@ class ModelBench {
 
   absl::Status Load(std::unique_ptr<Communicator> world) {
     const ModelConfig& config = options_.config;
-    const absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(
-        world->size(), options_.tp, options_.ep, static_cast<int>(config.num_local_experts));
+    const absl::StatusOr<ParallelLayout> layout =
+        ParallelLayout::Make(world->size(), options_.tp, options_.ep,
+                             static_cast<int>(config.num_local_experts), options_.cut);
     if (!layout.ok()) return layout.status();
     dp_ = layout->dp;
     const absl::StatusOr<ShardPlan> plan =
         MakeShardPlan(config.shard_dims(), *layout, world->rank());
     if (!plan.ok()) return plan.status();
-    const absl::Status memory = CheckMemory(*plan, world->size());
+    const absl::Status memory = CheckMemory(*plan);
     if (absl::Status s = AgreeOnStatus(*world, memory); !s.ok()) return s;
     absl::StatusOr<std::unique_ptr<Communicator>> devices =
         ConnectDevices(backend_, watchdog_, *world);
@@ -85,11 +86,12 @@ class ModelBench {
   }
 
   // Whether this rank's shard and its cache fit into its device's memory, which CPUs share.
-  absl::Status CheckMemory(const ShardPlan& plan, int ranks) const {
+  absl::Status CheckMemory(const ShardPlan& plan) const {
     const int64_t need =
         WeightBytes(options_.config, options_.quant, plan) +
         NumBlocks() * kBlockSize * KvBytesPerToken(options_.config, plan, options_.kv_dtype);
-    const int64_t free = backend_.free_bytes() / (backend_.device() == Device::kCpu ? ranks : 1);
+    const int sharing = backend_.device() == Device::kCpu ? options_.local_size : 1;
+    const int64_t free = backend_.free_bytes() / sharing;
     if (need <= free) return absl::OkStatus();
     return absl::FailedPreconditionError(
         absl::StrCat("the model and its cache need ", need >> 20, " MiB of memory and ", free >> 20,
@@ -112,17 +114,22 @@ class ModelBench {
   SequenceChunk Chunk(int32_t sequence, int32_t start, int32_t count) {
     SequenceChunk chunk{.dp_rank = sequence % dp_, .start = start, .logits = LogitsWanted::kLast};
     for (int32_t i = 0; i < count; ++i) chunk.tokens.push_back(NextToken());
-    // The prompt is sequence 0; only sequences that generate have others beside them.
+    // A prompt is alone in its group; only sequences that generate have others beside them.
     const auto blocks = static_cast<int32_t>(BlocksFor(options_.context + options_.generate));
     chunk.blocks.resize(static_cast<size_t>(BlocksFor(start + count)));
     std::iota(chunk.blocks.begin(), chunk.blocks.end(), sequence / dp_ * blocks);
     return chunk;
   }
 
+  // A prompt in each dp group.
   Phase PromptPhase() {
+    Batch batch;
+    for (int group = 0; group < dp_; ++group) {
+      batch.chunks.push_back(Chunk(group, 0, options_.prompt));
+    }
     return {.name = absl::StrCat("prompt ", options_.prompt),
-            .tokens_per_step = options_.prompt,
-            .steps = {Batch{.chunks = {Chunk(0, 0, options_.prompt)}}}};
+            .tokens_per_step = int64_t{dp_} * options_.prompt,
+            .steps = {batch}};
   }
 
   // The cache before `context` holds zeros, or what another phase left: attention reads it all the

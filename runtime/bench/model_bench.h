@@ -30,6 +30,8 @@ struct ModelBenchOptions {
   DType kv_dtype = DType::kBF16;       // of the KV cache; or kI8
   int tp = 0;                          // as ParallelLayout::Make has them
   int ep = 0;
+  int cut = 1;
+  int local_size = 1;  // ranks of this host, which share its memory
   BenchProgress progress;
 };
 

@@ -136,8 +136,9 @@ absl::StatusOr<Opened> Open(const RankOptions& options, const Communicator& worl
   opened.checkpoint = *std::move(checkpoint);
 
   const ModelConfig& config = opened.checkpoint->config();
-  absl::StatusOr<ParallelLayout> layout = ParallelLayout::Make(
-      world.size(), options.tp, options.ep, static_cast<int>(config.num_local_experts));
+  absl::StatusOr<ParallelLayout> layout =
+      ParallelLayout::Make(world.size(), options.tp, options.ep,
+                           static_cast<int>(config.num_local_experts), options.cut);
   if (!layout.ok()) return layout.status();
   opened.layout = *layout;
 

@@ -29,6 +29,7 @@ struct RankOptions {
   int local_size = 0;          // ranks of this host, which share its memory; 0: all
   int tp = 0;                  // 0: automatic
   int ep = 0;                  // 0: automatic
+  int cut = 1;                 // see ParallelLayout::Make
   int num_threads = 0;         // 0: automatic
   bool pin_threads = false;
   int32_t max_context = 0;      // 0: the model's max_position_embeddings

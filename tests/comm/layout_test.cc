@@ -18,6 +18,9 @@ std::string MakeError(int world, int tp, int ep, int experts) {
 TEST(ParallelLayoutTest, DefaultsUseEveryRank) {
   EXPECT_EQ(ParallelLayout::Make(4, 0, 0, 8)->ToString(), "world 4: dp 1 x tp 4, ep 4 x etp 1");
   EXPECT_EQ(ParallelLayout::Make(16, 0, 0, 8)->ToString(), "world 16: dp 1 x tp 16, ep 8 x etp 2");
+  EXPECT_EQ(ParallelLayout::Make(4, 0, 0, 8, 4)->ToString(), "world 4: dp 1 x tp 4, ep 1 x etp 4");
+  EXPECT_EQ(ParallelLayout::Make(8, 4, 0, 8, 2)->ToString(), "world 8: dp 2 x tp 4, ep 4 x etp 2");
+  EXPECT_EQ(ParallelLayout::Make(8, 4, 8, 8, 2)->ToString(), "world 8: dp 2 x tp 4, ep 8 x etp 1");
   EXPECT_EQ(ParallelLayout::Make(6, 2, 0, 8)->ToString(), "world 6: dp 3 x tp 2, ep 2 x etp 3");
   EXPECT_EQ(ParallelLayout::Make(4, 2, 0, 0)->ToString(), "world 4: dp 2 x tp 2, ep 1 x etp 4");
 }

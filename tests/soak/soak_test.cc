@@ -206,7 +206,8 @@ class MemoryLog {
 
 TEST(SoakTest, TwoHundredClientsChangeNothing) {
   // A cache of 256 blocks, far too small for all, and a queue that is full at times.
-  Served served({"--kv-memory", "4MiB", "--max-queue", "220", "--max-batch-tokens", "256"});
+  Served served(
+      {"--kv-memory", "4MiB", "--max-queue", "220", "--max-batch-tokens", "256", "--ep", "2"});
   Soak soak(served);
   soak.ComputeExpected();
   ASSERT_FALSE(::testing::Test::HasFailure());
