@@ -48,7 +48,7 @@ absl::Status ClusterTable::Heartbeat(uint32_t rank, const v1::RankStatus& status
   if (it == entries_.end()) return NotRegistered(rank);
   it->second.status = status;
   it->second.last_heartbeat = now_();
-  it->second.left = leaving;
+  it->second.left |= leaving;  // what it sent before that may arrive later
   return absl::OkStatus();
 }
 

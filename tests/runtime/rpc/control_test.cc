@@ -112,6 +112,7 @@ TEST_F(ClusterTableTest, OfARankThatSaidThatItLeavesNothingIsExpected) {
   ASSERT_TRUE(table_.Register(Info(1)).ok());
   ASSERT_TRUE(table_.Connect(1).ok());
   ASSERT_TRUE(table_.Heartbeat(1, Status(3), true).ok());
+  ASSERT_TRUE(table_.Heartbeat(1, Status(2)).ok()) << "sent before, but later on the way";
   table_.Disconnect(1);
   now_ += std::chrono::hours(1);
   EXPECT_FALSE(table_.AwaitGone(absl::ZeroDuration()));
