@@ -9,7 +9,12 @@
 namespace intermix {
 namespace {
 
-constexpr absl::Duration kFarewellTimeout = absl::Seconds(1);
+// Ranks are in one network; a proxy that http_proxy names is for what is outside.
+std::shared_ptr<grpc::Channel> ConnectWithoutProxy(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
 
 }  // namespace
 
@@ -22,8 +27,7 @@ ControlClient::ControlClient(const ControlClientOptions& options, const v1::Rank
                              std::function<v1::RankStatus()> status)
     : options_(options),
       status_(std::move(status)),
-      stub_(v1::Control::NewStub(
-          grpc::CreateChannel(options.address, grpc::InsecureChannelCredentials()))),
+      stub_(v1::Control::NewStub(ConnectWithoutProxy(options.address))),
       rank_(info.rank()),
       info_(info),
       thread_([this] { Run(); }) {}
@@ -78,7 +82,7 @@ void ControlClient::Leave() {
   request.set_leaving(true);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() +
-                       absl::ToChronoMilliseconds(kFarewellTimeout));
+                       absl::ToChronoMilliseconds(options_.farewell_timeout));
   v1::HeartbeatResponse response;
   if (const grpc::Status status = stub_->Heartbeat(&context, request, &response); !status.ok()) {
     spdlog::debug("rank {} left without a word: {}", rank_, status.error_message());

@@ -21,8 +21,9 @@ namespace intermix {
 struct ControlClientOptions {
   std::string address;  // host:port of rank 0's server
   std::string job_id;
-  absl::Duration interval = absl::Milliseconds(250);  // between heartbeats
-  absl::Duration rpc_timeout = absl::Seconds(3);      // of one attempt
+  absl::Duration interval = absl::Milliseconds(250);   // between heartbeats
+  absl::Duration rpc_timeout = absl::Seconds(3);       // of one attempt
+  absl::Duration farewell_timeout = absl::Seconds(1);  // of telling rank 0 that the rank leaves
   // Called on the client's thread when Control.SetLogLevel has asked for another level.
   std::function<void(const std::string& level)> on_log_level = [](const std::string&) {};
   // Called on the client's thread where no attempt succeeded for `silence_limit`.
