@@ -17,8 +17,9 @@ constexpr absl::Duration kPoll = absl::Milliseconds(100);
 constexpr absl::Duration kGoneLimit = absl::Milliseconds(700);
 // How much later than its end the news of a rank's death may come.
 constexpr absl::Duration kNewsOfDeath = absl::Milliseconds(300);
-// For streams to end; less than the second after which Open MPI kills what it asked to stop.
-constexpr absl::Duration kStreamsEnd = absl::Milliseconds(500);
+// For streams to end. Those whose clients do not read never do; all others take milliseconds, but
+// on a machine that is too busy. A launcher that kills the process before loses only that.
+constexpr absl::Duration kStreamsEnd = absl::Seconds(5);
 
 // "rank 1 on HOST: stepping, last step 17" and so on, of all ranks.
 std::string Describe(const v1::GetClusterResponse& cluster) {

@@ -64,7 +64,7 @@ int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter
   job.signals().SetAction([] {});
   monitor.reset();  // the ranks fall silent now
   control.reset();
-  server.Shutdown(absl::Seconds(2));
+  server.Shutdown(absl::Seconds(5));
   return ready.ok() ? 0 : job.Refuse(ready);
 }
 
