@@ -77,15 +77,16 @@ TEST(ClientBatchTest, FailuresAreLinesToo) {
 }
 
 TEST(ClientBatchTest, CtrlCKeepsWhatIsDone) {
-  Served served;
+  Served served = Served::Endless();
   const TempDirectory directory;
   WriteFile(directory / "in.jsonl",
-            "{\"prompt\": \"And\", \"sampling\": {\"max_tokens\": 2000, \"ignore_eos\": true}}\n"
-            "{\"prompt\": \"And\", \"sampling\": {\"max_tokens\": 1}}\n");
+            "{\"prompt\": \"And\", \"sampling\": {\"max_tokens\": " + std::to_string(kEndless) +
+                ", \"ignore_eos\": true}}\n"
+                "{\"prompt\": \"And\", \"sampling\": {\"max_tokens\": 1}}\n");
   WriteFile(directory / "out.jsonl", "from before");
   BackgroundProcess batch(served.ClientCommand(
       {"generate", "--file", directory / "in.jsonl", "--output", directory / "out.jsonl"}));
-  for (int i = 0; i < 6000 && batch.err().find("1 of 2 requests") == std::string::npos; ++i) {
+  for (int i = 0; i < 24000 && batch.err().find("1 of 2 requests") == std::string::npos; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   kill(batch.pid(), SIGINT);

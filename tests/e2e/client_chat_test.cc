@@ -31,7 +31,7 @@ class ChattyModel {
 };
 
 bool WaitUntil(const std::function<bool()>& done) {
-  for (int i = 0; i < 6000; ++i) {
+  for (int i = 0; i < 24000; ++i) {
     if (done()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
@@ -102,10 +102,11 @@ class Terminal {
 
 TEST(ClientChatTest, AtATerminalCtrlCStopsTheAnswerAndThenTheChat) {
   const ChattyModel model;
-  Served served({}, model.path());
+  Served served = Served::Endless({}, model.path());
   Terminal terminal;
-  BackgroundProcess chat(served.ClientCommand({"chat", "--max-tokens", "2000", "--ignore-eos"}),
-                         terminal.path());
+  BackgroundProcess chat(
+      served.ClientCommand({"chat", "--max-tokens", std::to_string(kEndless), "--ignore-eos"}),
+      terminal.path());
   terminal.Type("Who was Moses?\n");
   ASSERT_TRUE(served.Running(1));
   ASSERT_TRUE(WaitUntil([&] { return !chat.out().empty(); }));

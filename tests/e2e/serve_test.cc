@@ -17,9 +17,9 @@ namespace intermix {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
 using ::testing::SizeIs;
 
 const std::string kIntermix = IntermixBinary();
@@ -53,9 +53,6 @@ class OpenStream {
   v1::GenerateResponse response_;
   std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader_;
 };
-
-// Longer than a test will wait for.
-constexpr uint32_t kLong = 2000;
 
 TEST(ServeTest, AnswersAsGenerateDoesOnOneRank) {
   Served served;
@@ -103,7 +100,7 @@ TEST(ServeTest, ClientCommandsTellHowItIs) {
 }
 
 TEST(ServeTest, AnOperatorSteersIt) {
-  Served served({"--metrics", "0"});
+  Served served = Served::Endless({"--metrics", "0"});
   const auto code = [&](std::vector<std::string> arguments) {
     return served.Client(std::move(arguments)).exit_code;
   };
@@ -117,10 +114,10 @@ TEST(ServeTest, AnOperatorSteersIt) {
   EXPECT_EQ(code({"log-level", "debug"}), 0);
   EXPECT_EQ(code({"log-level", "loud"}), 1);
   EXPECT_EQ(code({"abort"}), 2);
-  OpenStream stream(served.inference(), kLong);
+  OpenStream stream(served.inference(), kEndless);
   EXPECT_EQ(served.Client({"abort", "--all"}).out, "aborted: 1\n");
   EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::CANCELLED);
-  EXPECT_EQ(code({"shutdown", "--grace", "30"}), 0);
+  EXPECT_EQ(code({"shutdown", "--grace", "200"}), 0);
   EXPECT_EQ(served.job().Wait(), 0) << served.job().err();
 }
 
@@ -128,17 +125,18 @@ TEST(ServeTest, EveryRankReports) {
   Served served;
   OpenStream(served.inference(), 20).Finish();
   v1::GetClusterResponse cluster;
-  const auto all_stepped = [&cluster] {
+  const auto all_have_stepped = [&cluster] {  // and told so: their heartbeats may be older
     for (const v1::Rank& rank : cluster.ranks()) {
       if (rank.status().tokens() < 20) return false;
+      if (rank.status().phase() != v1::RANK_PHASE_IDLE) return false;
     }
     return cluster.ranks_size() == 2;
   };
-  for (int i = 0; i < 6000 && !all_stepped(); ++i) {
+  for (int i = 0; i < 24000 && !all_have_stepped(); ++i) {
     cluster = served.Cluster();
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  ASSERT_TRUE(all_stepped()) << cluster.DebugString();
+  ASSERT_TRUE(all_have_stepped()) << cluster.DebugString();
   for (int r = 0; r < 2; ++r) {
     const v1::Rank& rank = cluster.ranks(r);
     EXPECT_EQ(rank.info().rank(), r);
@@ -147,29 +145,28 @@ TEST(ServeTest, EveryRankReports) {
     EXPECT_GT(rank.info().weight_bytes(), 0);
     EXPECT_GT(rank.status().resident_bytes(), 0);
     EXPECT_THAT(rank.status().expert_tokens(), SizeIs(8));
-    EXPECT_EQ(rank.status().phase(), v1::RANK_PHASE_IDLE);
   }
   EXPECT_NE(cluster.ranks(0).info().pid(), cluster.ranks(1).info().pid());
 }
 
 TEST(ServeTest, CancellingFreesTheSequence) {
-  Served served;
-  OpenStream stream(served.inference(), kLong);
+  Served served = Served::Endless();
+  OpenStream stream(served.inference(), kEndless);
   stream.Cancel();
   EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_TRUE(served.Running(0));
   const v1::EngineInfo engine = served.Engine();
-  EXPECT_LT(engine.generated_tokens(), kLong);
+  EXPECT_LT(engine.generated_tokens(), kEndless);
   EXPECT_EQ(engine.free_kv_blocks(), engine.total_kv_blocks());
 }
 
 TEST(ServeTest, AFullQueueIsRefused) {
-  Served served({"--max-running", "1", "--max-queue", "1"});
-  OpenStream running(served.inference(), kLong);
+  Served served = Served::Endless({"--max-running", "1", "--max-queue", "1"});
+  OpenStream running(served.inference(), kEndless);
   grpc::ClientContext waiting_context;
   waiting_context.set_deadline(Soon());
   const auto waiting = served.inference().Generate(&waiting_context, Request("a", 1));
-  for (int i = 0; i < 6000 && served.Engine().waiting() == 0; ++i) {
+  for (int i = 0; i < 24000 && served.Engine().waiting() == 0; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   grpc::ClientContext refused_context;
@@ -185,18 +182,15 @@ class ServeSignalTest : public ::testing::TestWithParam<std::pair<int, int>> {};
 
 TEST_P(ServeSignalTest, StopsTheJobCleanly) {
   const auto [rank, signal] = GetParam();
-  Served served;
+  Served served = Served::Endless();
   const v1::GetClusterResponse cluster = served.Cluster();
   ASSERT_THAT(cluster.ranks(), SizeIs(2));
-  OpenStream stream(served.inference(), kLong);
+  OpenStream stream(served.inference(), kEndless);
   kill(static_cast<pid_t>(cluster.ranks(rank).info().pid()), signal);
   const grpc::Status end = stream.Finish();
   EXPECT_EQ(end.error_code(), grpc::StatusCode::UNAVAILABLE) << end.error_message();
   EXPECT_EQ(served.job().Wait(), 0) << served.job().err();
-  for (const v1::Rank& r : cluster.ranks()) {
-    EXPECT_TRUE(GoneSoon(static_cast<pid_t>(r.info().pid())));
-  }
-  EXPECT_EQ(served.Client({"health"}).exit_code, 1) << "nobody is there";
+  EXPECT_TRUE(served.Gone());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ServeSignalTest,
@@ -204,25 +198,22 @@ INSTANTIATE_TEST_SUITE_P(All, ServeSignalTest,
 
 TEST(ServeTest, SigtermToMpirunLeavesNoRank) {
   Served served;
-  const v1::GetClusterResponse cluster = served.Cluster();
   kill(served.job().pid(), SIGTERM);
   served.job().Wait();  // mpirun calls this a failure, whatever its ranks do
-  for (const v1::Rank& rank : cluster.ranks()) {
-    EXPECT_TRUE(GoneSoon(static_cast<pid_t>(rank.info().pid())));
-  }
+  EXPECT_TRUE(served.Gone());
 }
 
 TEST(ServeTest, CtrlCOfAClientCancels) {
-  Served served;
+  Served served = Served::Endless();
   BackgroundProcess client({kIntermix, "client", "generate", "--server", served.address(),
-                            "--prompt", "And", "--max-tokens", std::to_string(kLong),
+                            "--prompt", "And", "--max-tokens", std::to_string(kEndless),
                             "--ignore-eos"});
   ASSERT_TRUE(served.Running(1));
   kill(client.pid(), SIGINT);
   EXPECT_EQ(client.Wait(), 128 + SIGINT);
   EXPECT_THAT(client.err(), HasSubstr("CANCELLED"));
   EXPECT_TRUE(served.Running(0));
-  EXPECT_LT(served.Engine().generated_tokens(), kLong);
+  EXPECT_LT(served.Engine().generated_tokens(), kEndless);
 }
 
 int Count(const std::string& text, const std::string& part) {
@@ -231,15 +222,22 @@ int Count(const std::string& text, const std::string& part) {
   return count;
 }
 
-// Lines of the log that hold `part`; waits, a minute at most, until there is one.
+// Lines that hold `part`; not a last one that has not been written to its end.
+std::vector<std::string> LinesWith(const std::string& part, const std::string& text) {
+  std::vector<std::string> found;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line) && !lines.eof();) {
+    if (line.find(part) != std::string::npos) found.push_back(line);
+  }
+  return found;
+}
+
+// Lines of the log that hold `part`; waits, four minutes at most, until there is one.
 std::vector<std::string> LogLines(Served& served, const std::string& part) {
   std::vector<std::string> found;
-  for (int i = 0; i < 6000 && found.empty(); ++i) {
+  for (int i = 0; i < 24000 && found.empty(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    std::istringstream log(served.job().err());
-    for (std::string line; std::getline(log, line);) {
-      if (line.find(part) != std::string::npos) found.push_back(line);
-    }
+    found = LinesWith(part, served.job().err());
   }
   return found;
 }
@@ -257,7 +255,8 @@ TEST(ServeTest, EveryRequestHasItsLineInTheLog) {
                                 HasSubstr(" status=OK finish=length prompt_tokens=2 "),
                                 HasSubstr(" output_tokens=4 queue_ms="))));
   EXPECT_EQ(served.Client({"generate", "--prompt", "x", "--traceparent", "00-1-2-3"}).exit_code, 2);
-  EXPECT_THAT(served.job().err(), Not(HasSubstr("warning"))) << "this machine serves as it should";
+  // What preflight finds amiss with a machine is about its host.
+  EXPECT_THAT(LinesWith("warning", served.job().err()), Each(HasSubstr(" host ")));
 }
 
 TEST(ServeTest, NobodyForgesALineOfTheLog) {

@@ -18,7 +18,7 @@
 namespace intermix {
 namespace {
 
-constexpr int kPolls = 6000;  // a minute
+constexpr int kPolls = 24000;  // four minutes
 constexpr auto kPause = std::chrono::milliseconds(10);
 
 // In the child, after fork: never returns.
@@ -85,13 +85,5 @@ int BackgroundProcess::Wait() {
 
 std::string BackgroundProcess::out() const { return ReadFile(directory_ / "out"); }
 std::string BackgroundProcess::err() const { return ReadFile(directory_ / "err"); }
-
-bool GoneSoon(pid_t pid) {
-  for (int i = 0; i < kPolls; ++i) {
-    if (kill(pid, 0) != 0) return true;
-    std::this_thread::sleep_for(kPause);
-  }
-  return false;
-}
 
 }  // namespace intermix

@@ -21,11 +21,11 @@ class BackgroundProcess {
   BackgroundProcess(const BackgroundProcess&) = delete;
   BackgroundProcess& operator=(const BackgroundProcess&) = delete;
 
-  // Waits until the file is there (a minute at most, and no longer than the program lives) and
+  // Waits until the file is there (four minutes at most, and no longer than the program lives) and
   // returns its first line; a test failure, with the program's words, where it never comes.
   std::string AwaitLine(const std::string& path);
 
-  // Waits for the program to end, a minute at most. Its exit code; 128 + signal.
+  // Waits for the program to end, four minutes at most. Its exit code; 128 + signal.
   int Wait();
 
   pid_t pid() const { return pid_; }
@@ -40,8 +40,5 @@ class BackgroundProcess {
   bool reaped_ = false;
   int status_ = 0;
 };
-
-// Waits, a minute at most, for a process to be gone; whether it is.
-bool GoneSoon(pid_t pid);
 
 }  // namespace intermix

@@ -1,5 +1,6 @@
 #include "tests/testing/run_program.h"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@ namespace {
 // In the child, after fork: never returns.
 [[noreturn]] void Become(const ProgramOptions& options, const std::string& out,
                          const std::string& err) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);  // if the test itself is killed
   if (freopen(out.c_str(), "w", stdout) == nullptr) _exit(125);
   if (freopen(err.c_str(), "w", stderr) == nullptr) _exit(125);
   if (options.pending_signal != 0) {

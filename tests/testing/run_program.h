@@ -16,7 +16,7 @@ struct ProgramResult {
 struct ProgramOptions {
   std::vector<std::string> arguments;  // the first is the program's path
   int pending_signal = 0;              // blocked and waiting when the program starts; 0: none
-  int limit_seconds = 60;              // then it is killed
+  int limit_seconds = 240;             // then it is killed
 };
 
 ProgramResult RunProgram(const ProgramOptions& options);

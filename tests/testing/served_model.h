@@ -17,8 +17,12 @@
 
 namespace intermix {
 
-// A deadline for what a test waits for: a minute from now.
+// A deadline for what a test waits for: four minutes from now.
 std::chrono::system_clock::time_point Soon();
+
+// Tokens of an answer that is under way until somebody ends it: it would take longer than a test
+// waits for anything. For a Served::Endless.
+constexpr uint32_t kEndless = 131'000;
 
 // The command line of `intermix ARGUMENTS` under mpirun.
 std::vector<std::string> Mpirun(int ranks, const std::vector<std::string>& arguments);
@@ -28,6 +32,9 @@ class Served {
   // Serves `model`, with `more` options, from two ranks; returns once it answers.
   explicit Served(std::vector<std::string> more = {},
                   const std::string& model = TestData() + "/tiny-mixtral");
+  // The same with room for answers of kEndless tokens, and for clients that do not read them.
+  static Served Endless(std::vector<std::string> more = {},
+                        const std::string& model = TestData() + "/tiny-mixtral");
 
   BackgroundProcess& job() { return *job_; }
   const std::string& address() const { return address_; }
@@ -35,14 +42,21 @@ class Served {
 
   v1::GetClusterResponse Cluster();
   v1::EngineInfo Engine();
-  // Waits, a minute at most, until so many sequences are stepped.
+  // Waits, four minutes at most, until so many sequences are stepped.
   bool Running(uint32_t sequences);
+  // Waits, four minutes at most, until no process of the job is left.
+  bool Gone() const;
   // The command line of `intermix client ARGUMENTS` for it, and what that does.
   std::vector<std::string> ClientCommand(std::vector<std::string> arguments) const;
   ProgramResult Client(const std::vector<std::string>& arguments) const;
 
  private:
+  Served(const std::vector<std::string>& more, const std::string& model, bool endless);
+
+  bool AnyProcess() const;  // of the job
+
   TempDirectory directory_;
+  const std::string port_file_ = directory_ / "address";
   std::unique_ptr<BackgroundProcess> job_;
   std::string address_;
   std::shared_ptr<grpc::Channel> channel_;
