@@ -1,8 +1,7 @@
 // `intermix bench` as a user runs it, briefly.
-#include <filesystem>
-
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/testing/model_files.h"
 #include "tests/testing/run_program.h"
 #include "tests/testing/test_paths.h"
 
@@ -11,7 +10,7 @@ namespace {
 
 ProgramResult Bench(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {IntermixBinary(), "bench"});
-  return RunProgram({.arguments = arguments, .limit_seconds = 100});
+  return RunProgram({.arguments = arguments});
 }
 
 TEST(BenchCommandTest, MeasuresATinyModel) {
@@ -79,8 +78,7 @@ TEST(BenchCommandTest, MeasuresLayoutsOfSeveralRanks) {
                                      "--ep",
                                      ep,
                                      "-o",
-                                     "json"},
-                       .limit_seconds = 100});
+                                     "json"}});
   };
   for (const char* tp : {"1", "2"}) {
     const ProgramResult result = measure(tp, "2");
@@ -118,18 +116,16 @@ TEST(BenchCommandTest, MeasuresWhatAStepTakesOutsideTheKernels) {
 }
 
 TEST(BenchCommandTest, MeasuresModelFilesAndRemovesThem) {
-  const std::string scratch = testing::TempDir() + "/bench-checkpoint";
-  std::filesystem::create_directory(scratch);
+  const TempDirectory scratch;
   const ProgramResult result =
       Bench({"checkpoint", "--config", TestData() + "/tiny-mixtral", "--layers", "1", "--scratch",
-             scratch, "--threads", "1", "--turns", "1", "-o", "json"});
+             scratch.path(), "--threads", "1", "--turns", "1", "-o", "json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const nlohmann::json json = nlohmann::json::parse(result.out);
   ASSERT_EQ(json.at("checkpoint").size(), 6u);
   EXPECT_EQ(json["checkpoint"][0]["work"], "quantise (of the original)");
   EXPECT_GT(json.at("resident")[0]["peak / shard"].get<double>(), 1.0);
-  EXPECT_TRUE(std::filesystem::is_empty(scratch));
-  std::filesystem::remove(scratch);
+  EXPECT_TRUE(ListNames(scratch.path()).empty());
 }
 
 TEST(BenchCommandTest, RefusesWhatIsNotThere) {

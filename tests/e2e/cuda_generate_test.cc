@@ -40,8 +40,7 @@ ProgramResult Generate(int ranks, int tp, int ep) {
                                    "--tp",
                                    std::to_string(tp),
                                    "--ep",
-                                   std::to_string(ep)},
-                     .limit_seconds = 100});
+                                   std::to_string(ep)}});
 }
 
 class CudaGenerateTest : public testing::Test {

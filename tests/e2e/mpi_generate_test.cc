@@ -19,7 +19,7 @@ ProgramResult Generate(int ranks, std::vector<std::string> arguments) {
   std::vector<std::string> all = {
       MpiRun(), "-n", std::to_string(ranks), IntermixBinary(), "generate", "--threads", "1"};
   all.insert(all.end(), arguments.begin(), arguments.end());
-  return RunProgram({.arguments = all, .limit_seconds = 100});
+  return RunProgram({.arguments = all});
 }
 
 // What it says about a prompt, sampled with a seed, at this layout.

@@ -24,7 +24,7 @@ ProgramResult RunTwo(const std::vector<std::string>& zero, const std::vector<std
   all.insert(all.end(), zero.begin(), zero.end());
   all.insert(all.end(), {":", "-n", "1"});
   all.insert(all.end(), one.begin(), one.end());
-  return RunProgram({.arguments = all, .limit_seconds = 60});
+  return RunProgram({.arguments = all});
 }
 
 std::vector<std::string> Generate(const std::string& model, const std::string& tp = "0") {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -12,11 +13,13 @@
 namespace intermix {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::Gt;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 
 std::string ModelPath(const std::string& name) {
   const char* folder = std::getenv("INTERMIX_MODELS");
@@ -76,13 +79,19 @@ TEST_F(RealModelsTest, BothAnswerQuestionsAndSayTheSame) {
   for (const auto& [question, answer] : answers) {
     EXPECT_EQ(Ask(moe, question), answer) << question;
   }
-  // With every expert at work, on both ranks.
-  const v1::GetClusterResponse cluster = moe.Cluster();
-  std::vector<uint64_t> tokens(8);
-  for (const v1::Rank& rank : cluster.ranks()) {
-    for (size_t e = 0; e < tokens.size(); ++e) tokens[e] += rank.status().expert_tokens(e);
+  // With every expert at work, on both ranks, as their heartbeats tell before long.
+  std::vector<uint64_t> tokens;
+  for (int i = 0; i < 6000 && !::testing::Value(tokens, AllOf(SizeIs(8), Each(Gt(0)))); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    tokens.assign(8, 0);
+    const v1::GetClusterResponse cluster = moe.Cluster();
+    for (const v1::Rank& rank : cluster.ranks()) {
+      for (int e = 0; e < rank.status().expert_tokens_size(); ++e) {
+        tokens[static_cast<size_t>(e)] += rank.status().expert_tokens(e);
+      }
+    }
   }
-  EXPECT_THAT(tokens, Each(Gt(0)));
+  EXPECT_THAT(tokens, AllOf(SizeIs(8), Each(Gt(0))));
 }
 
 // What launch/fetch-smollm2 does without a network, and where there is nothing to do.

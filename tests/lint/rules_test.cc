@@ -1,6 +1,7 @@
 // Each rule sees the violation that it is for, and lets correct code pass.
 #include "tests/lint/rules.h"
 
+#include <cstdlib>
 #include <fstream>
 
 #include "gmock/gmock.h"
@@ -129,10 +130,9 @@ TEST(RulesTest, NoExceptionsAndNoMacros) {
 class TreeTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ =
-        fs::path(::testing::TempDir()) /
-        ("lint_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(root_);
+    std::string pattern = ::testing::TempDir() + "/lint_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr) << pattern;
+    root_ = pattern;
     Write("comm/README.md", "# comm\n");
     Write("comm/CMakeLists.txt", "add_library(comm a.cc)\n");
     Write("comm/a.cc", "int x;\n");
