@@ -128,9 +128,9 @@ void StayAway() {
   RunRanks(2, [](std::unique_ptr<Communicator> control) {
     Gpu gpu(std::move(control), milliseconds(200));
     if (gpu.comm->rank() == 0) {
-      const Watchdog::Work work(gpu.watchdog, "step 7");
       const Buffer data = gpu.backend->Allocate(4);
-      gpu.comm->AllReduceMax(static_cast<float*>(data.data()), 1);
+      gpu.comm->AllReduceMax(static_cast<float*>(data.data()), 1);  // does not wait
+      const Watchdog::Work work(gpu.watchdog, "step 7");            // it is begun by then
       gpu.backend->Synchronize();
     }
     WaitForTheEnd();

@@ -62,7 +62,7 @@ class JobMonitorTest : public ::testing::Test {
   // Why the job ends, and that its stream says so.
   std::string AwaitEnd() {
     std::future<std::string> why = why_.get_future();
-    if (why.wait_for(std::chrono::minutes(1)) != std::future_status::ready) return "it does not";
+    if (why.wait_for(std::chrono::minutes(4)) != std::future_status::ready) return "it does not";
     const Answer answer = ReadAll(*reader_);
     EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
     std::string sentence = why.get();
@@ -87,10 +87,13 @@ TEST_F(JobMonitorTest, ARankThatIsGoneEndsTheJob) {
   EXPECT_THAT(AwaitEnd(), HasSubstr("rank 1 on there is gone"));
 }
 
+// The monitor must look more often than twice in it: else it takes this process for the stuck one.
+constexpr absl::Duration kStall = absl::Seconds(3);
+
 TEST_F(JobMonitorTest, ARankThatIsSilentEndsTheJob) {
   Hold();
   Register(1);
-  Watch(absl::Milliseconds(300));
+  Watch(kStall);
   EXPECT_THAT(AwaitEnd(), HasSubstr("rank 1 on there has been silent for"));
 }
 
@@ -108,7 +111,7 @@ TEST_F(JobMonitorTest, WhoIsAskedToStopSeesThatARankIsGone) {
 
 TEST_F(JobMonitorTest, AStepThatDoesNotEndMakesHealthBadUntilItDoes) {
   EXPECT_TRUE(EventuallyHealthy(true));
-  Watch(absl::Milliseconds(300));
+  Watch(kStall);
   Hold();
   EXPECT_TRUE(EventuallyHealthy(false));
   served_.gate().Open();

@@ -26,10 +26,10 @@ int NumThreads() {
   return count;
 }
 
-// Polls, for a minute at most.
+// Polls, for four minutes at most.
 template <typename Condition>
 bool Eventually(const Condition& condition) {
-  for (int i = 0; i < 60000; ++i) {
+  for (int i = 0; i < 240000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
@@ -46,10 +46,13 @@ class HeldRequest {
     reader_ = stub_->Generate(&context_, TokenRequest(kPrompt, 100));
     served.gate().Allow(1);
     v1::GenerateResponse first;
-    EXPECT_TRUE(reader_->Read(&first));
+    if (!reader_->Read(&first)) return;
     EXPECT_THAT(first.delta().token_ids(), SizeIs(1));
-    served.gate().AwaitWaiting();
+    EXPECT_TRUE(Eventually(
+        [&] { return served.gate().waiting() || served.engine()->Snapshot().running == 0; }));
+    held_ = served.gate().waiting();
   }
+  bool held() const { return held_; }  // false: the deadline was earlier
   grpc::ClientContext& context() { return context_; }
   Answer Rest() { return ReadAll(*reader_); }
 
@@ -57,11 +60,13 @@ class HeldRequest {
   std::unique_ptr<v1::Inference::Stub> stub_;
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader_;
+  bool held_ = false;
 };
 
 TEST(InferenceFlowTest, CancellingStopsTheWorkWithinAStep) {
   ServedFake served;
   HeldRequest held(served);
+  ASSERT_TRUE(held.held());
   held.context().TryCancel();
   EXPECT_EQ(held.Rest().status.error_code(), grpc::StatusCode::CANCELLED);
   // The server learns of it on its own time; then the step that is running is the last.
@@ -73,13 +78,19 @@ TEST(InferenceFlowTest, CancellingStopsTheWorkWithinAStep) {
 }
 
 TEST(InferenceFlowTest, TheDeadlineStopsTheWorkWithinAStep) {
-  ServedFake served;
-  HeldRequest held(served, std::chrono::system_clock::now() + std::chrono::seconds(3));
-  EXPECT_EQ(held.Rest().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_TRUE(Eventually([&] { return served.server().num_open_streams() == 0; }));
-  served.gate().Allow(1);
-  EXPECT_TRUE(Eventually([&] { return served.engine()->Snapshot().running == 0; }));
-  EXPECT_EQ(served.engine()->Snapshot().step, 2);
+  // A busy machine may need longer than that to come to the second step.
+  for (auto time = std::chrono::seconds(2); time < std::chrono::minutes(2); time *= 2) {
+    ServedFake served;
+    HeldRequest held(served, std::chrono::system_clock::now() + time);
+    EXPECT_EQ(held.Rest().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+    if (!held.held()) continue;
+    EXPECT_TRUE(Eventually([&] { return served.server().num_open_streams() == 0; }));
+    served.gate().Allow(1);
+    EXPECT_TRUE(Eventually([&] { return served.engine()->Snapshot().running == 0; }));
+    EXPECT_EQ(served.engine()->Snapshot().step, 2);
+    return;
+  }
+  FAIL() << "the second step never began before the deadline";
 }
 
 TEST(InferenceFlowTest, AFullQueueRefusesAndRecovers) {
@@ -87,6 +98,7 @@ TEST(InferenceFlowTest, AFullQueueRefusesAndRecovers) {
   options.engine = {.max_running = 1, .max_queue = 1};
   ServedFake served(options);
   HeldRequest running(served);
+  ASSERT_TRUE(running.held());
   const auto stub = served.Inference();
   grpc::ClientContext waiting_context;
   waiting_context.set_deadline(Soon());
@@ -119,8 +131,10 @@ TEST(InferenceFlowTest, ASlowReaderSlowsNobodyAndLosesNothing) {
 
   const Answer quick = Ask(*served.Inference(), TokenRequest({1, 6}, 50));
   EXPECT_TRUE(quick.status.ok());
-  EXPECT_TRUE(Eventually([&] { return served.engine()->Snapshot().running == 0; }))
-      << "the engine waits for a reader";
+  EXPECT_TRUE(Eventually([&] {
+    const EngineSnapshot engine = served.engine()->Snapshot();
+    return engine.running == 0 && engine.generated_tokens >= kTokens;
+  })) << "the engine waits for a reader";
 
   const Answer answer = ReadAll(*slow);
   EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
@@ -232,6 +246,7 @@ TEST(InferenceFlowTest, TextsThatTakeLongKeepNeitherHealthNorOthersWaiting) {
 TEST(InferenceFlowTest, AServerThatFailsSaysWhyInEveryStreamThoughTheEngineIsStuck) {
   ServedFake served;
   HeldRequest held(served);
+  ASSERT_TRUE(held.held());
   const auto stub = served.Inference();
   grpc::ClientContext context;
   context.set_deadline(Soon());
@@ -246,7 +261,7 @@ TEST(InferenceFlowTest, AServerThatFailsSaysWhyInEveryStreamThoughTheEngineIsStu
 }
 
 TEST(InferenceFlowTest, StreamsHoldNoThreads) {
-  constexpr int kStreams = 48;
+  constexpr int kStreams = 192;  // far more than gRPC starts threads as it gets busy
   ServedFakeOptions options;
   options.model.num_kv_blocks = 4096;
   ServedFake served(options);
@@ -274,6 +289,7 @@ TEST(InferenceFlowTest, StreamsHoldNoThreads) {
 TEST(InferenceFlowTest, OpenStreamsEndUnavailableAtShutdown) {
   ServedFake served;
   HeldRequest held(served);
+  ASSERT_TRUE(held.held());
   served.server().Drain();
   served.engine()->Shutdown();
   served.gate().Open();

@@ -143,14 +143,18 @@ TEST(InferenceServiceTest, AHigherPriorityIsAnsweredFirst) {
   served.gate().Close();
   const auto stub = served.Inference();
   grpc::ClientContext low_context;
+  low_context.set_deadline(Soon());
   const auto low = stub->Generate(&low_context, TokenRequest(kPrompt, 40));
   served.gate().Allow(1);
   served.gate().AwaitWaiting();  // it runs; nobody waits
   v1::GenerateRequest urgent = TokenRequest({5, 6, 7}, 3);
   urgent.set_priority(1);
   grpc::ClientContext high_context;
+  high_context.set_deadline(Soon());
   const auto high = stub->Generate(&high_context, urgent);
-  while (served.engine()->Snapshot().waiting == 0) absl::SleepFor(absl::Milliseconds(1));
+  for (int i = 0; i < 60000 && served.engine()->Snapshot().waiting == 0; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
   served.gate().Open();
   EXPECT_EQ(ReadAll(*high).tokens.size(), 3);
   EXPECT_EQ(served.engine()->Snapshot().preemptions, 1);

@@ -38,11 +38,15 @@ class StepGate {
     allowed_ += steps;
     changed_.notify_all();
   }
-  // Waits until the engine stands at the closed gate. A test failure after a minute.
+  // Waits until the engine stands at the closed gate. A test failure after four minutes.
   void AwaitWaiting() {
     std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::minutes(1),
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::minutes(4),
                                   [this] { return waiting_ && allowed_ == 0; }));
+  }
+  bool waiting() {
+    const std::lock_guard lock(mutex_);
+    return waiting_ && allowed_ == 0;
   }
   // The model's side.
   void Pass() {
@@ -50,7 +54,7 @@ class StepGate {
     waiting_ = true;
     changed_.notify_all();
     EXPECT_TRUE(
-        changed_.wait_for(lock, std::chrono::minutes(1), [this] { return open_ || allowed_ > 0; }));
+        changed_.wait_for(lock, std::chrono::minutes(4), [this] { return open_ || allowed_ > 0; }));
     if (!open_) --allowed_;
     waiting_ = false;
   }
@@ -140,7 +144,7 @@ class ServedFake {
 
 // A bound on what a test waits for.
 inline std::chrono::system_clock::time_point Soon() {
-  return std::chrono::system_clock::now() + std::chrono::minutes(1);
+  return std::chrono::system_clock::now() + std::chrono::minutes(4);
 }
 
 inline v1::GenerateRequest TokenRequest(const std::vector<int32_t>& prompt, uint32_t max_tokens) {

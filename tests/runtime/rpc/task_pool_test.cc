@@ -75,7 +75,9 @@ TEST(TaskPoolTest, DropsWhatWaitsWhenItStops) {
     HeldTask held(pool);
     EXPECT_TRUE(pool.Post(1, [token] { ADD_FAILURE() << "it was dropped"; }));
     std::thread stopper([&pool] { pool.Stop(); });
-    while (pool.Post(0, [] {})) std::this_thread::yield();  // until it is stopping
+    while (pool.Post(0, [] {})) {  // until it is stopping
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     held.LetGo();
     stopper.join();
   }
