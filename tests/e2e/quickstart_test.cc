@@ -168,7 +168,9 @@ TEST(QuickstartTest, AnswersOnAFreePortStopsCleanlyAndReusesItsWork) {
     const std::string& output = quickstart.output();
     EXPECT_THAT(output, HasSubstr(again ? "is there already" : "quantising 100%"));
     EXPECT_THAT(output, HasSubstr("SERVING"));
-    if (taken.held()) EXPECT_THAT(output, Not(HasSubstr("127.0.0.1:50051")));
+    if (taken.held()) {
+      EXPECT_THAT(output, Not(HasSubstr("127.0.0.1:50051")));
+    }
     EXPECT_THAT(output, HasSubstr(", when the king of Israel saw that the king was come"));
     EXPECT_THAT(output, HasSubstr("64 generated in"));
     EXPECT_THAT(output, HasSubstr("ep 2 x etp 1"));

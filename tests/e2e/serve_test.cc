@@ -125,9 +125,9 @@ TEST(ServeTest, EveryRankReports) {
   Served served;
   OpenStream(served.inference(), 20).Finish();
   v1::GetClusterResponse cluster;
-  const auto all_have_stepped = [&cluster] {  // and told so: their heartbeats may be older
+  const auto all_have_stepped = [&cluster] {  // and told so: what is known of them may be older
     for (const v1::Rank& rank : cluster.ranks()) {
-      if (rank.status().tokens() < 20) return false;
+      if (rank.info().weight_bytes() == 0 || rank.status().tokens() < 20) return false;
       if (rank.status().phase() != v1::RANK_PHASE_IDLE) return false;
     }
     return cluster.ranks_size() == 2;
@@ -142,7 +142,6 @@ TEST(ServeTest, EveryRankReports) {
     EXPECT_EQ(rank.info().rank(), r);
     EXPECT_EQ(rank.info().tp_rank(), r);
     EXPECT_EQ(rank.info().ep_rank(), r);
-    EXPECT_GT(rank.info().weight_bytes(), 0);
     EXPECT_GT(rank.status().resident_bytes(), 0);
     EXPECT_THAT(rank.status().expert_tokens(), SizeIs(8));
   }

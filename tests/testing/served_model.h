@@ -29,7 +29,7 @@ std::vector<std::string> Mpirun(int ranks, const std::vector<std::string>& argum
 
 class Served {
  public:
-  // Serves `model`, with `more` options, from two ranks; returns once it answers.
+  // Serves `model`, with `more` options, from two ranks; returns once it answers and knows both.
   explicit Served(std::vector<std::string> more = {},
                   const std::string& model = TestData() + "/tiny-mixtral");
   // The same with room for answers of kEndless tokens, and for clients that do not read them.
