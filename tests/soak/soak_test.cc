@@ -205,9 +205,10 @@ class MemoryLog {
 };
 
 TEST(SoakTest, TwoHundredClientsChangeNothing) {
-  // A cache of 256 blocks, far too small for all, and a queue that is full at times.
-  Served served(
-      {"--kv-memory", "4MiB", "--max-queue", "220", "--max-batch-tokens", "256", "--ep", "2"});
+  // A cache of 256 blocks, far too small for all, and a queue that is full at times. However long
+  // requests wait in it, those of a higher priority come first and preempt others.
+  Served served({"--kv-memory", "4MiB", "--max-queue", "220", "--max-batch-tokens", "256",
+                 "--priority-ageing", "3600", "--ep", "2"});
   Soak soak(served);
   soak.ComputeExpected();
   ASSERT_FALSE(::testing::Test::HasFailure());
