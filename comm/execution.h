@@ -18,7 +18,7 @@ struct Execution {
   Tensor Take(DType dtype, std::initializer_list<int64_t> shape) const {
     return workspace.Take(dtype, shape);
   }
-  // Host values on the device: [values.size()], or [values.size() / cols, cols].
+  // Host values on the device: [values.size()].
   template <typename T>
   Tensor Upload(const std::vector<T>& values) const {
     const Tensor tensor = Take(kDTypeOf<T>, {static_cast<int64_t>(values.size())});

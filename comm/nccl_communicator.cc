@@ -1,6 +1,8 @@
 #include "comm/nccl_communicator.h"
 
 #include <nccl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -211,6 +213,14 @@ class NcclCommunicator final : public Communicator {
   std::atomic<int64_t> calls_ = 0;
 };
 
+// Sends what NCCL tells with NCCL_DEBUG to stderr, but for NCCL_DEBUG=VERSION, which NCCL always
+// prints to stdout. Not where stderr is a file: NCCL would empty it.
+void KeepStdoutForAnswers() {
+  struct stat about = {};
+  if (fstat(STDERR_FILENO, &about) != 0 || S_ISREG(about.st_mode)) return;
+  setenv("NCCL_DEBUG_FILE", "/dev/stderr", /*overwrite=*/0);
+}
+
 // Rank 0's, on every rank.
 ncclUniqueId AgreeOnId(const NcclLibrary& nccl, Communicator& control) {
   ncclUniqueId id = {};
@@ -237,7 +247,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclCommunicator(
     if (absl::Status s = AgreeOnStatus(*control, nccl.status()); !s.ok()) return s;
     shared->nccl = *nccl;
     setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
-    setenv("NCCL_DEBUG_FILE", "/dev/stderr", /*overwrite=*/0);  // stdout has the answers
+    KeepStdoutForAnswers();
     const ncclUniqueId id = AgreeOnId(*nccl, *control);
     const ncclResult_t result = nccl->CommInitRank(&comm, control->size(), id, control->rank());
     CHECK(result == ncclSuccess) << "rank " << control->rank() << " of " << control->size()

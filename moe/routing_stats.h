@@ -16,9 +16,8 @@ class RoutingStats {
   RoutingStats(int64_t num_experts, int64_t first_expert)
       : first_expert_(first_expert), tokens_(num_experts) {}
 
-  //   totals  [layers, local experts] int32 on the host: the counters now, at most 2^32 tokens
-  //   after
-  //           the last update; or empty
+  //   totals  [layers, local experts] int32 on the host: the counters now, less than 2^32 tokens
+  //           after the last update; or empty
   void Update(const Tensor& totals) {
     if (totals.empty()) return;
     last_.resize(static_cast<size_t>(totals.num_elements()), 0);

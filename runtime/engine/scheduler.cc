@@ -240,7 +240,9 @@ void Scheduler::PrepareNext(const StepPlan& plan) {
     const int32_t next = sequence.length();  // where the token of this step will stand
     const bool decodes = plan.batch.chunks[i].logits == LogitsWanted::kLast;
     if (!decodes || next + 1 >= sequence.max_length) continue;
-    if (!groups_[sequence.dp_rank].Grow(next + 1, sequence.kv)) continue;
+    BlockManager& manager = groups_[sequence.dp_rank];
+    if (manager.GrowingForgets(next + 1, sequence.kv)) continue;  // this step may free others
+    if (!manager.Grow(next + 1, sequence.kv)) continue;
     sequence.prepared = MakeChunk(sequence, next, LogitsWanted::kLast, {0});
   }
 }

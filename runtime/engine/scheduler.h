@@ -63,7 +63,8 @@ class Scheduler {
   StepPlan Schedule(int64_t step);
 
   // While the plan is being stepped: makes ready what the next one runs of its sequences, as far as
-  // that needs neither a token of this one nor a preemption. Only saves time.
+  // that needs neither a token of this one, nor a preemption, nor a block that holds a prefix. Only
+  // saves time.
   void PrepareNext(const StepPlan& plan);
 
   // The plan was stepped: its tokens are in the cache.

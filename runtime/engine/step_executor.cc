@@ -115,19 +115,26 @@ StepLogits StepExecutor::Finish() {
   return logits;
 }
 
-bool StepExecutor::RunsByItself(const Batch& batch) const {
+bool StepExecutor::IsGraph(const Batch& batch) const {
   const bool decodes = std::ranges::all_of(
       batch.chunks, [](const SequenceChunk& chunk) { return chunk.tokens.size() == 1; });
   return graphs_.wanted() && decodes && PlacementOf(batch) == TokenPlacement::kReplicated;
 }
 
+std::vector<int64_t> StepExecutor::ShapeOf(const Batch& batch) const {
+  std::vector<int64_t> shape = TokensOfGroups(batch, groups_.layout.dp);
+  std::ranges::copy(LogitsRowsOfGroups(batch, groups_.layout.dp), std::back_inserter(shape));
+  shape.push_back(BlockTableColumns(batch));
+  return shape;
+}
+
+bool StepExecutor::RunsByItself(const Batch& batch) const {
+  return IsGraph(batch) && graphs_.Replays(ShapeOf(batch));
+}
+
 Tensor StepExecutor::Forward(const Batch& batch, const ForwardContext& ctx) {
   const auto forward = [&] { return model_.Forward(ctx); };
-  if (!RunsByItself(batch)) return forward();
-  std::vector<int64_t> shape = ctx.rows.group_tokens;
-  std::ranges::copy(LogitsRowsOfGroups(batch, groups_.layout.dp), std::back_inserter(shape));
-  shape.push_back(ctx.paged.block_tables.cols());
-  return graphs_.Run(shape, ctx.token_ids.raw(), forward);
+  return IsGraph(batch) ? graphs_.Run(ShapeOf(batch), ctx.token_ids.raw(), forward) : forward();
 }
 
 Tensor StepExecutor::CollectLogits(const Batch& batch, const Tensor& mine, const Tensor& order) {

@@ -29,7 +29,7 @@ class StepExecutor {
   StepExecutor(const Transformer& model, const KvCache& cache, const ParallelGroups& groups,
                Backend& backend, const Options& options);
 
-  // Whether the device may do the step by itself, from a graph, so that Start returns early.
+  // Whether the device does the step by itself, from a recorded graph, so that Start returns early.
   bool RunsByItself(const Batch& batch) const;
 
   // Collective: every rank starts the same batch, which lives until Finish.
@@ -49,6 +49,9 @@ class StepExecutor {
 
  private:
   TokenPlacement PlacementOf(const Batch& batch) const;
+  // Whether it is, or will be, a graph; and which one.
+  bool IsGraph(const Batch& batch) const;
+  std::vector<int64_t> ShapeOf(const Batch& batch) const;
   // How many of the wanted logits each rank of the tensor group has the tokens of.
   std::vector<int64_t> CountLogitsRows(const TokenRows& rows,
                                        const std::vector<int32_t>& wanted) const;

@@ -14,6 +14,11 @@ constexpr size_t kMaxGraphs = 256;
 StepGraphs::StepGraphs(Backend& backend, Communicator& control, bool wanted)
     : backend_(backend), control_(control), wanted_(wanted && backend.device() == Device::kCuda) {}
 
+bool StepGraphs::Replays(const std::vector<int64_t>& shape) const {
+  const auto step = steps_.find(shape);
+  return step != steps_.end() && step->second.graph != nullptr && step->second.graph->recorded();
+}
+
 Tensor StepGraphs::Run(const std::vector<int64_t>& shape, const void* memory,
                        const std::function<Tensor()>& forward) {
   if (!wanted_) return forward();

@@ -24,6 +24,8 @@ class StepGraphs {
   StepGraphs(Backend& backend, Communicator& control, bool wanted);
 
   bool wanted() const { return wanted_; }
+  // Whether a step of that shape is recorded.
+  bool Replays(const std::vector<int64_t>& shape) const;
 
   // What `forward` returns: a tensor that it makes with ops of the backend and with collectives.
   // Collective.

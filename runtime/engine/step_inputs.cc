@@ -28,15 +28,19 @@ void AppendChunk(const SequenceChunk& chunk, int32_t block_size, StepInputs* inp
 
 }  // namespace
 
+int64_t BlockTableColumns(const Batch& batch) {
+  size_t most = 0;
+  for (const SequenceChunk& chunk : batch.chunks) most = std::max(most, chunk.blocks.size());
+  return static_cast<int64_t>(std::bit_ceil(uint64_t{most}));
+}
+
 StepInputs MakeStepInputs(const Batch& batch, int dp_rank, int32_t block_size) {
   StepInputs inputs;
   inputs.query_starts.push_back(0);
   for (const SequenceChunk& chunk : batch.chunks) {
-    // Of all groups: a step has one shape on every rank.
-    inputs.max_blocks = std::max(inputs.max_blocks, static_cast<int64_t>(chunk.blocks.size()));
     if (chunk.dp_rank == dp_rank) AppendChunk(chunk, block_size, &inputs);
   }
-  inputs.max_blocks = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(inputs.max_blocks)));
+  inputs.max_blocks = BlockTableColumns(batch);
   for (const SequenceChunk& chunk : batch.chunks) {
     if (chunk.dp_rank != dp_rank) continue;
     inputs.block_tables.insert(inputs.block_tables.end(), chunk.blocks.begin(), chunk.blocks.end());

@@ -91,6 +91,13 @@ bool BlockManager::Grow(int64_t positions, BlockTable& table) {
   return true;
 }
 
+bool BlockManager::GrowingForgets(int64_t positions, const BlockTable& table) const {
+  if (BlocksFor(positions) <= static_cast<int32_t>(table.blocks.size()) || num_free() == 0) {
+    return false;
+  }
+  return contents_[free_.front()] != nullptr;
+}
+
 int32_t BlockManager::TakeFree() {
   const int32_t block = free_.PopFront();
   Forget(block);

@@ -71,6 +71,9 @@ class BlockManager {
   // Makes room for positions up to `positions`. False, and nothing taken, where too few are free.
   [[nodiscard]] bool Grow(int64_t positions, BlockTable& table);
 
+  // Whether a block that Grow takes first still holds a prefix, which it forgets.
+  bool GrowingForgets(int64_t positions, const BlockTable& table) const;
+
   // A step has written the keys and values of these leading tokens of the sequence.
   void MarkCached(std::span<const int32_t> tokens, BlockTable& table);
 

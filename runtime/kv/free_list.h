@@ -22,9 +22,14 @@ class FreeList {
   void PushFront(int32_t number) { InsertBefore(number, next_[joint()]); }
   void PushBack(int32_t number) { InsertBefore(number, joint()); }
 
-  int32_t PopFront() {
+  int32_t front() const {
     const int32_t number = next_[joint()];
     CHECK_NE(number, joint());
+    return number;
+  }
+
+  int32_t PopFront() {
+    const int32_t number = front();
     Remove(number);
     return number;
   }

@@ -16,7 +16,7 @@ grpc::ByteBuffer ToByteBuffer(const v1::GenerateResponse& message) {
 }  // namespace
 
 absl::Status WhyCancelled(absl::Time started, absl::Time deadline, absl::Time now) {
-  const absl::Duration early = absl::Milliseconds(20) + (deadline - started) / 50;
+  const absl::Duration early = absl::Milliseconds(20) + (deadline - started) / 100;
   return now < deadline - early ? absl::CancelledError("the client cancelled, or is gone")
                                 : absl::DeadlineExceededError("the request's deadline passed");
 }
@@ -95,8 +95,8 @@ void GenerateCall::Deliver() {
 
 GenerateCall::Action GenerateCall::NextAction() {
   if (writing_ || finishing_) return {};
-  if (cancelled_) {
-    return EndWith(WhyCancelled(started_, options_.deadline, absl::Now()));
+  if (cancelled_.has_value()) {
+    return EndWith(WhyCancelled(started_, options_.deadline, *cancelled_));
   }
   if (!failure_.ok()) return EndWith(failure_);
   for (size_t i = 0; i < choices_.size(); ++i) {
@@ -150,12 +150,16 @@ void GenerateCall::CancelStreams() {
   for (const Choice& choice : choices_) choice.stream->Cancel();
 }
 
+void GenerateCall::NoteCancelled() {
+  if (!cancelled_.has_value()) cancelled_ = absl::Now();
+}
+
 void GenerateCall::OnWriteDone(bool ok) {
   {
     const std::lock_guard lock(mutex_);
     writing_ = false;
     if (!ok) {
-      cancelled_ = true;
+      NoteCancelled();
       CancelStreams();
     }
   }
@@ -165,7 +169,7 @@ void GenerateCall::OnWriteDone(bool ok) {
 void GenerateCall::OnCancel() {
   {
     const std::lock_guard lock(mutex_);
-    cancelled_ = true;
+    NoteCancelled();
     CancelStreams();
   }
   Deliver();

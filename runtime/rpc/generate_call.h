@@ -84,6 +84,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   };
 
   GenerateCall(LiveRequests& live, Options options) : live_(live), options_(std::move(options)) {}
+  void NoteCancelled();  // mutex_ held, as for what follows
   void CancelStreams();  // mutex_ held, as for what follows
   Action NextAction();
   Action ActionFor(Choice& choice);
@@ -101,9 +102,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::vector<Choice> choices_;  // empty until Begin
   size_t next_choice_ = 0;       // they take turns
   uint64_t seed_ = 0;
-  bool writing_ = false;    // a write is in flight
-  bool finishing_ = false;  // Finish was called: nothing more may be
-  bool cancelled_ = false;  // the client is gone
+  bool writing_ = false;                 // a write is in flight
+  bool finishing_ = false;               // Finish was called: nothing more may be
+  std::optional<absl::Time> cancelled_;  // when the client was found gone
   bool aborted_ = false;
   absl::Status failure_;  // not OK: it ends with this
   absl::Status outcome_;  // how it ended, where it has

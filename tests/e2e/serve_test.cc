@@ -91,7 +91,7 @@ TEST(ServeTest, ClientCommandsTellHowItIs) {
   EXPECT_EQ(health.out, "SERVING\n");
   const ProgramResult status = served.Client({"status"});
   EXPECT_EQ(status.exit_code, 0) << status.err;
-  EXPECT_THAT(status.out, HasSubstr("2 ranks: dp 1 x tp 2, ep 2 x etp 1"));
+  EXPECT_THAT(status.out, HasSubstr("2 ranks: dp 1 x tp 2, ep 1 x etp 2"));
   EXPECT_THAT(status.out, HasSubstr("MixtralForCausalLM"));
   const ProgramResult bad = served.Client({"generate", "--prompt", "x", "--top-p", "2"});
   EXPECT_EQ(bad.exit_code, 1);
@@ -122,7 +122,7 @@ TEST(ServeTest, AnOperatorSteersIt) {
 }
 
 TEST(ServeTest, EveryRankReports) {
-  Served served;
+  Served served({"--ep", "2"});
   OpenStream(served.inference(), 20).Finish();
   v1::GetClusterResponse cluster;
   const auto all_have_stepped = [&cluster] {  // and told so: what is known of them may be older

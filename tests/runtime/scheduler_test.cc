@@ -220,6 +220,19 @@ TEST(SchedulerTest, EverySequenceEndsHoweverSmallTheCache) {
   }
 }
 
+TEST(SchedulerTest, PreparesWhatWillDecode) {
+  Driver driver(Options());
+  Sequence* sequence = driver.Add(3, 10);
+  driver.Step();
+  ASSERT_TRUE(sequence->prepared.has_value());
+  const SequenceChunk decode = {.start = 3,
+                                .logits = LogitsWanted::kLast,
+                                .tokens = {kNewToken},
+                                .blocks = sequence->kv.blocks};
+  EXPECT_THAT(driver.Step().chunks, ElementsAre(decode));
+  EXPECT_EQ(sequence->kv.blocks.size(), 2) << "its fifth token has a place already";
+}
+
 // Also where blocks run out, so that prepared sequences are preempted. Only which of the blocks
 // they get may differ.
 TEST(SchedulerTest, PreparingAStepChangesNoneOfThem) {
@@ -227,25 +240,27 @@ TEST(SchedulerTest, PreparingAStepChangesNoneOfThem) {
   options.num_blocks = 18;
   options.num_dp_groups = 2;
   options.cache_prefixes = true;
-  Driver prepared(options);
-  Driver unprepared(options, false);
-  std::minstd_rand random(1);
-  for (int step = 0; step < 2000; ++step) {
-    if (random() % 8 == 0) {
-      const int prompt = 1 + static_cast<int>(random() % 20);
-      const int priority = static_cast<int>(random() % 3);
-      prepared.Add(prompt, 30, priority);
-      unprepared.Add(prompt, 30, priority);
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    Driver prepared(options);
+    Driver unprepared(options, false);
+    std::minstd_rand random(seed);
+    for (int step = 0; step < 1000; ++step) {
+      if (random() % 8 == 0) {
+        const int prompt = 1 + static_cast<int>(random() % 20);
+        const int priority = static_cast<int>(random() % 3);
+        prepared.Add(prompt, 30, priority);
+        unprepared.Add(prompt, 30, priority);
+      }
+      Batch batch = prepared.Step();
+      Batch other = unprepared.Step();
+      for (Batch* each : {&batch, &other}) {
+        for (SequenceChunk& chunk : each->chunks) chunk.blocks.assign(chunk.blocks.size(), 0);
+      }
+      ASSERT_EQ(batch, other) << "seed " << seed << ", step " << step;
     }
-    Batch batch = prepared.Step();
-    Batch other = unprepared.Step();
-    EXPECT_EQ(prepared.scheduler().num_preemptions(), unprepared.scheduler().num_preemptions());
-    for (Batch* each : {&batch, &other}) {
-      for (SequenceChunk& chunk : each->chunks) chunk.blocks.assign(chunk.blocks.size(), 0);
-    }
-    ASSERT_EQ(batch, other) << "step " << step;
+    EXPECT_GT(prepared.scheduler().num_preemptions(), 10);
+    EXPECT_GT(prepared.scheduler().num_hit_tokens(), 10);
   }
-  EXPECT_GT(prepared.scheduler().num_preemptions(), 10);
 }
 
 TEST(SchedulerTest, SpreadsSequencesOverTheGroupsByFreeBlocks) {
