@@ -6,7 +6,9 @@
 // integer accumulators are equal too; float results follow the same rules within that backend.
 //
 // Ops are ordered on one stream and called from one thread, the rank's engine thread. Shapes are
-// the caller's duty (CHECKed). `tokens` may be 0 everywhere.
+// the caller's duty (CHECKed). `tokens` may be 0 everywhere. A step's PagedRows, and weights that
+// Prepack does not make, are written by CopyToDevice, not by other ops: a kernel may read them
+// while the op before it still runs.
 #pragma once
 
 #include <cstddef>

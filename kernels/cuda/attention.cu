@@ -78,28 +78,30 @@ int64_t MaxSplits(const PagedAttentionArgs& args, const AttentionParams& p) {
   return (max_positions + kAttentionSplit - 1) / kAttentionSplit;
 }
 
-// Whether splits can be computed at once: there are some, and their partial results have a place.
-bool CanSplit(const PagedAttentionArgs& args, const AttentionParams& p) {
-  const int64_t splits = MaxSplits(args, p);
-  const int64_t scratch = args.scratch.empty() ? 0 : args.scratch.num_elements();
-  return splits > 1 && scratch >= PagedAttentionScratch(p.tokens, p.num_heads, p.head_dim,
-                                                        splits * kAttentionSplit);
-}
+// A launch before it has scratch memory.
+struct Prepared {
+  AttentionLaunch launch;
+  AttentionGrid grid;  // with as many shares as are worth it
+  bool few_rows = false;
+};
 
 // The grid of tiles of `tile_rows` rows, and how many blocks share the splits of each so that about
-// `wanted` blocks have work. More than one also asks for memory for the splits.
+// `wanted` blocks have work.
 AttentionGrid GridOf(const PagedAttentionArgs& args, const GroupCounts& counts, int64_t tile_rows,
-                     int64_t wanted, AttentionParams& p) {
+                     int64_t wanted, const AttentionParams& p) {
   const int64_t rows = int64_t{p.tokens} * counts.largest;
   const int64_t tiles = std::max<int64_t>((rows + tile_rows - 1) / tile_rows, p.sequences);
-  AttentionGrid grid = {.tiles = (rows / tile_rows + p.sequences) * counts.groups, .shares = 1};
-  if (!CanSplit(args, p)) return grid;
-  grid.shares = std::clamp<int64_t>(wanted / (tiles * counts.groups), 1, MaxSplits(args, p));
-  if (grid.shares == 1) return grid;
-  p.partials = args.scratch.data<float>();
-  p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * p.tokens *
-                                                       int64_t{p.num_heads} * p.head_dim);
-  return grid;
+  return {.tiles = (rows / tile_rows + p.sequences) * counts.groups,
+          .shares = std::clamp<int64_t>(wanted / (tiles * counts.groups), 1,
+                                        std::max<int64_t>(MaxSplits(args, p), 1))};
+}
+
+// What the splits need that are computed at once.
+int64_t ScratchOf(const PagedAttentionArgs& args, const Prepared& prepared) {
+  const AttentionParams& p = prepared.launch.p;
+  return prepared.grid.shares == 1 ? 0
+                                   : PagedAttentionScratch(p.tokens, p.num_heads, p.head_dim,
+                                                           MaxSplits(args, p) * kAttentionSplit);
 }
 
 bool SameLayout(const Tensor& a, const Tensor& b) {
@@ -112,7 +114,8 @@ void CheckCache(const KvLayer& cache) {
   const int64_t piece = cache.quantized() ? 16 : 8;
   CHECK(cache.k.dtype() == dtype && SameLayout(cache.k, cache.v))
       << cache.k.ToString() << " and " << cache.v.ToString();
-  CHECK(!cache.quantized() || SameLayout(cache.k_scales, cache.v_scales))
+  CHECK(!cache.quantized() ||
+        (SameLayout(cache.k_scales, cache.v_scales) && cache.k_scales.stride(2) == 1))
       << cache.k_scales.ToString() << " and " << cache.v_scales.ToString();
   CHECK_EQ(cache.k.shape(3) % piece, 0) << "rows of whole 16-byte pieces";
   CHECK_LE(cache.k.shape(3), kMaxHeadDim);
@@ -158,7 +161,26 @@ AttentionParams ParamsOf(const PagedAttentionArgs& args) {
           .scale_log2e = args.scale * kLog2e};
 }
 
+// Large tiles where sequences have many rows.
+Prepared Prepare(const PagedAttentionArgs& args) {
+  Prepared prepared = {.launch = {.p = ParamsOf(args), .groups = {}}, .grid = {}};
+  AttentionParams& p = prepared.launch.p;
+  const GroupCounts counts =
+      FillGroups(args.kv_head_of, args.cache.k.shape(1), prepared.launch.groups);
+  p.num_groups = counts.groups;
+  const int64_t rows = int64_t{p.tokens} * counts.largest;
+  prepared.few_rows = rows <= int64_t{p.sequences} * kDecodeRows || p.head_dim > kMaxPromptHeadDim;
+  const int64_t per_multiprocessor = prepared.few_rows ? kDecodeBlocks : kPromptBlocks;
+  prepared.grid = GridOf(args, counts, prepared.few_rows ? kDecodeRows : kPromptRows,
+                         per_multiprocessor * args.num_multiprocessors, p);
+  return prepared;
+}
+
 }  // namespace
+
+int64_t PagedAttentionScratch(const PagedAttentionArgs& args) {
+  return args.q.rows() == 0 ? 0 : ScratchOf(args, Prepare(args));
+}
 
 void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
   const Tensor& k = args.cache.k;
@@ -174,18 +196,18 @@ void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
   // For the reciprocal to divide exactly.
   CHECK_LT(args.rows.block_tables.cols() * k.shape(2) * k.shape(2), int64_t{1} << 32);
   if (args.q.rows() == 0) return;
-  AttentionLaunch launch = {.p = ParamsOf(args), .groups = {}};
-  AttentionParams& p = launch.p;
-  const GroupCounts counts = FillGroups(args.kv_head_of, k.shape(1), launch.groups);
-  p.num_groups = counts.groups;
-  // Large tiles where sequences have many rows.
-  const int64_t rows = int64_t{p.tokens} * counts.largest;
-  const bool few_rows = rows <= int64_t{p.sequences} * kDecodeRows || head_dim > kMaxPromptHeadDim;
-  const int64_t per_multiprocessor = few_rows ? kDecodeBlocks : kPromptBlocks;
-  const AttentionGrid grid = GridOf(args, counts, few_rows ? kDecodeRows : kPromptRows,
-                                    per_multiprocessor * args.num_multiprocessors, p);
-  (few_rows ? LaunchAttentionDecode : LaunchAttentionPrompt)(launch, grid, stream);
-  if (grid.shares == 1) return;
+  Prepared prepared = Prepare(args);
+  AttentionParams& p = prepared.launch.p;
+  const int64_t given = args.scratch.empty() ? 0 : args.scratch.num_elements();
+  if (given < ScratchOf(args, prepared)) prepared.grid.shares = 1;
+  if (prepared.grid.shares > 1) {
+    p.partials = args.scratch.data<float>();
+    p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * p.tokens *
+                                                         int64_t{p.num_heads} * p.head_dim);
+  }
+  const auto launch = prepared.few_rows ? LaunchAttentionDecode : LaunchAttentionPrompt;
+  launch(prepared.launch, prepared.grid, stream);
+  if (prepared.grid.shares == 1) return;
   Launch("MergeSplits", MergeSplitsKernel,
          {.grid = dim3(static_cast<unsigned>(int64_t{p.tokens} * p.num_heads)),
           .block = dim3(RowBlock(head_dim / 2, kMaxHeadDim)),

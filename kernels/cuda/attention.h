@@ -32,14 +32,17 @@ struct PagedAttentionArgs {
   std::span<const int32_t> kv_head_of;  // [num_heads], on the host
   float scale;                          // positive
   Tensor out;                           // [tokens, num_heads * head_dim] bfloat16
-  // Where splits that are computed at once wait for each other: PagedAttentionScratch(...) float32.
-  // With less, or none, few rows over long sequences are slower; no bit changes.
+  // Where splits that are computed at once wait for each other: PagedAttentionScratch(args)
+  // float32. With less, or none, few rows over long sequences are slower; no bit changes.
   Tensor scratch;
   int num_multiprocessors = 1;  // of the device: how many splits are worth computing at once
 };
 void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
 
-// The float32 elements of scratch that let every split of `max_positions` be computed at once.
+// What args.scratch should have: 0 where splits are not worth computing at once.
+int64_t PagedAttentionScratch(const PagedAttentionArgs& args);
+
+// The most that it says: what lets every split of `max_positions` be computed at once.
 constexpr int64_t PagedAttentionScratch(int64_t tokens, int64_t num_heads, int64_t head_dim,
                                         int64_t max_positions) {
   const int64_t splits = (max_positions + kAttentionSplit - 1) / kAttentionSplit;

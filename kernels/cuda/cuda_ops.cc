@@ -101,21 +101,20 @@ void CudaBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const K
                                  std::span<const int32_t> kv_head_of, float scale, Tensor out) {
   Begin("PagedAttention", q, rows.positions, rows.query_starts, rows.block_tables, cache.k, cache.v,
         out);
-  const int64_t most_positions = rows.block_tables.cols() * cache.k.shape(2);
-  const int64_t wanted = PagedAttentionScratch(q.rows(), static_cast<int64_t>(kv_head_of.size()),
-                                               cache.k.shape(3), most_positions);
-  const int64_t floats = std::min(wanted, kMaxAttentionScratchFloats);
-  const Tensor scratch(attention_scratch_.Reserve(static_cast<size_t>(floats) * sizeof(float)),
-                       DType::kF32, {floats}, Device::kCuda);
-  cuda::PagedAttention({.q = q,
-                        .rows = rows,
-                        .cache = cache,
-                        .kv_head_of = kv_head_of,
-                        .scale = scale,
-                        .out = out,
-                        .scratch = floats > 0 ? scratch : Tensor(),
-                        .num_multiprocessors = context_->gemm_device().sm_count},
-                       stream());
+  cuda::PagedAttentionArgs args = {.q = q,
+                                   .rows = rows,
+                                   .cache = cache,
+                                   .kv_head_of = kv_head_of,
+                                   .scale = scale,
+                                   .out = out,
+                                   .scratch = Tensor(),
+                                   .num_multiprocessors = context_->gemm_device().sm_count};
+  const int64_t floats = cuda::PagedAttentionScratch(args);
+  if (floats > 0 && floats <= kMaxAttentionScratchFloats) {
+    args.scratch = Tensor(attention_scratch_.Reserve(static_cast<size_t>(floats) * sizeof(float)),
+                          DType::kF32, {floats}, Device::kCuda);
+  }
+  cuda::PagedAttention(args, stream());
 }
 
 void CudaBackend::Route(const Tensor& x, const Tensor& gate, Tensor experts, Tensor weights) {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/core/check.h"
+#include "kernels/core/int_math.h"
 
 namespace intermix::cuda {
 namespace {
@@ -35,13 +36,11 @@ constexpr double kDramBytesPerClock = 18;  // per SM
 constexpr double kTileClocks = 2000;
 constexpr double kDecodeTileClocks = 500;  // the same of kDecode
 
-int32_t CeilDiv(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
-
-int32_t Slabs(const GemmProblem& problem, const GemmTile& tile) {
+int64_t Slabs(const GemmProblem& problem, const GemmTile& tile) {
   return CeilDiv(problem.n, tile.features());
 }
 
-int32_t Stages(const GemmProblem& problem) { return CeilDiv(problem.k, kStageK); }
+int64_t Stages(const GemmProblem& problem) { return CeilDiv(problem.k, kStageK); }
 
 // The most row tiles that any routing of the rows can make.
 int64_t MaxRowTiles(const GemmProblem& problem, const GemmTile& tile) {

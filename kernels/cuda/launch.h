@@ -19,6 +19,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <unordered_map>
 
 #include "kernels/core/check.h"
 
@@ -45,14 +46,17 @@ inline void AllowAllSharedMemory(const void* kernel) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
-// Whether the device runs a text of the kernel in which it can wait (sm_90 or newer). One answer
-// for all kernels, which are compiled alike, and all devices of a process.
+// Whether the device runs a text of the kernel in which it can wait (sm_90 or newer); the same for
+// all devices of a process.
 inline bool CanStartEarly(const void* kernel) {
-  static const bool can = [kernel] {
+  thread_local std::unordered_map<const void*, bool> known;
+  const auto [answer, is_new] = known.try_emplace(kernel, false);
+  if (is_new) {
     cudaFuncAttributes attributes = {};
-    return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
-  }();
-  return can;
+    answer->second =
+        cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
+  }
+  return answer->second;
 }
 
 // Starts `kernel(args...)`; stream-ordered. A launch that the device refuses is fatal and names the

@@ -92,7 +92,6 @@ INTERMIX_DEVICE void fence_device();
 
 INTERMIX_DEVICE float shfl_xor_f32(float value, int lane_mask);
 INTERMIX_DEVICE int32_t shfl_xor_s32(int32_t value, int lane_mask);
-INTERMIX_DEVICE float shfl_f32(float value, int lane);
 INTERMIX_DEVICE int32_t shfl_s32(int32_t value, int lane);
 INTERMIX_DEVICE uint32_t ballot(bool predicate);
 INTERMIX_DEVICE void sync_warp();
@@ -138,7 +137,6 @@ INTERMIX_DEVICE float float_of_bits(uint32_t bits);  // mov.b32
 INTERMIX_DEVICE uint32_t bits_of_float(float value);
 INTERMIX_DEVICE int32_t popc(uint32_t value);  // the number of 1 bits
 INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector);
-INTERMIX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c);  // s8 x s8, wrapping
 
 // --- code placement ---
 

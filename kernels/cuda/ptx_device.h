@@ -111,9 +111,6 @@ INTERMIX_DEVICE float shfl_xor_f32(float value, int lane_mask) {
 INTERMIX_DEVICE int32_t shfl_xor_s32(int32_t value, int lane_mask) {
   return __shfl_xor_sync(0xFFFFFFFFu, value, lane_mask);
 }
-INTERMIX_DEVICE float shfl_f32(float value, int lane) {
-  return __shfl_sync(0xFFFFFFFFu, value, lane);
-}
 INTERMIX_DEVICE int32_t shfl_s32(int32_t value, int lane) {
   return __shfl_sync(0xFFFFFFFFu, value, lane);
 }
@@ -183,9 +180,6 @@ INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   uint32_t bytes;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selector));
   return bytes;
-}
-INTERMIX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
-  return __dp4a(static_cast<int32_t>(a), static_cast<int32_t>(b), c);
 }
 
 }  // namespace intermix::cuda

@@ -187,11 +187,6 @@ int32_t shfl_xor_s32(int32_t value, int lane_mask) {
       ShuffleFrom(static_cast<uint32_t>(value), LaneId() ^ lane_mask, __builtin_return_address(0)));
 }
 
-float shfl_f32(float value, int lane) {
-  return std::bit_cast<float>(
-      ShuffleFrom(std::bit_cast<uint32_t>(value), lane, __builtin_return_address(0)));
-}
-
 int32_t shfl_s32(int32_t value, int lane) {
   return static_cast<int32_t>(
       ShuffleFrom(static_cast<uint32_t>(value), lane, __builtin_return_address(0)));

@@ -99,13 +99,4 @@ inline uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   return result;
 }
 
-inline int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
-  uint32_t sum = static_cast<uint32_t>(c);
-  for (int i = 0; i < 4; ++i) {
-    sum += static_cast<uint32_t>(static_cast<int8_t>(a >> (8 * i)) *
-                                 static_cast<int8_t>(b >> (8 * i)));
-  }
-  return static_cast<int32_t>(sum);
-}
-
 }  // namespace intermix::cuda

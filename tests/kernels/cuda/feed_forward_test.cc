@@ -206,7 +206,7 @@ TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
 
 TEST_P(CudaFeedForwardTest, SortByExpertMovesRowsOfAnyAlignment) {
   const OwnedTensor experts = RandomInts({9, 2}, 0, 7, 14);
-  for (const int64_t width : {1, 45, 52, 48, 2064}) ExpectSameSort(experts.view, 0, 8, width);
+  for (const int64_t width : {1, 45, 52, 48, 2064, 6160}) ExpectSameSort(experts.view, 0, 8, width);
 }
 
 TEST_P(CudaFeedForwardTest, SortByExpertOfThousandsOfSlots) {
