@@ -134,7 +134,7 @@ void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_
     const int64_t begin = row_offsets[e];
     const int64_t rows = row_offsets[e + 1] - begin;
     CHECK_GE(rows, 0);
-    const int64_t tile_rows = Streamed(rows) ? kernels_.gemm.stream_rows : kTileRows;
+    const int64_t tile_rows = Streamed(rows) ? kernels_.gemm.stream_rows : kernels_.gemm.panel_rows;
     PackJob job{.row_begin = begin, .first_tile = num_tiles};
     job.rows = {.tiles = static_cast<const int8_t*>(tiles_.data()) + begin * padded_k,
                 .sums = static_cast<const int32_t*>(sums_.data()) + begin * (num_groups + 1),
@@ -160,7 +160,7 @@ void Linear::PackActivations(const Activations& x, std::span<const int32_t> row_
            .sums = static_cast<int32_t*>(sums_.data()) + first * (num_groups + 1)});
     }
   };
-  const int64_t grain = std::max<int64_t>(1, kItemBytes / (kTileRows * padded_k));
+  const int64_t grain = std::max<int64_t>(1, kItemBytes / (kernels_.gemm.panel_rows * padded_k));
   pool_.ParallelFor(num_tiles, grain, std::ref(pack));
 }
 
@@ -201,7 +201,7 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
       if (Streamed(rows.rows)) {
         segment.blocks_per_chunk = std::max<int64_t>(1, item_bytes / part.quant.block_bytes());
       } else {
-        segment.row_chunks = CeilDiv(rows.num_tiles, kPanelTiles);
+        segment.row_chunks = CeilDiv(rows.num_tiles, kPanelRows / kernels_.gemm.panel_rows);
         segment.blocks_per_chunk = kPanelBlocks;
         if (part.quant.num_groups > 1) {
           panel_quads = std::max(panel_quads, part.quant.group_quads);

@@ -13,6 +13,7 @@
 namespace intermix::cpu::avx2 {
 
 constexpr int64_t kFlushQuads = 8;  // quads whose pairs of products fit int16
+constexpr int kPanelTileRows = 8;   // tokens in a tile of RunPanel, which takes four at once
 
 // 16 int32 (or float bits), out features 0 .. 7 and 8 .. 15 of a block.
 struct Block16 {

@@ -10,7 +10,7 @@
 //           k + 4 .. k + 7 in the high ones
 // Unsigned codes cost a correction of bias * sum(x) for each group; PackRows computes those sums.
 //
-// Activations. Rows form tiles, of at most kTileRows for run_panel. A tile of r rows holds, for
+// Activations. Rows form tiles, of at most panel_rows for run_panel. A tile of r rows holds, for
 // each quad, r words of 4 consecutive k: [padded_k / 4][r][4] bytes. Padding is zero, so that what
 // a weight holds there does not matter. Kernels may read kTileSlack bytes beyond the last tile.
 #pragma once
@@ -20,7 +20,6 @@
 namespace intermix::cpu {
 
 inline constexpr int kBlockRows = 16;  // out features in a block
-inline constexpr int kTileRows = 6;    // tokens in a tile of run_panel
 inline constexpr int kTileSlack = 32;
 inline constexpr int kPanelBlocks = 4;  // blocks that run_panel takes at once
 inline constexpr int kPanelQuads = 64;  // quads of K that run_panel unpacks at once, at least
@@ -74,8 +73,7 @@ struct PanelScratch {
   int16_t* scales = nullptr;   // [kPanelBlocks][kPanelGroups][16][2], 64-byte aligned
   int32_t* sums = nullptr;     // [kPanelRows][kPanelBlocks][16], 64-byte aligned
 };
-inline constexpr int kPanelTiles = 42;
-inline constexpr int kPanelRows = kPanelTiles * kTileRows;
+inline constexpr int kPanelRows = 252;
 
 // One tile to pack.
 struct PackRowsArgs {
@@ -91,12 +89,13 @@ struct PackRowsArgs {
 
 struct QuantGemmKernels {
   int stream_rows = 0;    // tokens in a tile of run_tile, at most
+  int panel_rows = 0;     // and in one of run_panel
   int streamed_rows = 0;  // up to so many, run_tile is faster, though each tile unpacks weights
   void (*pack_rows)(const PackRowsArgs& args);
   // Blocks [block_begin, block_end) for one tile; streams the packed weights once.
   void (*run_tile)(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t block_begin,
                    int64_t block_end, const QuantOutput& out);
-  // At most kPanelBlocks blocks for at most kPanelTiles tiles [tile_begin, tile_end).
+  // At most kPanelBlocks blocks for at most kPanelRows rows, in tiles [tile_begin, tile_end).
   void (*run_panel)(const QuantPart& part, const QuantRows& rows, int64_t tile_begin,
                     int64_t tile_end, int64_t block_begin, int64_t block_end,
                     const PanelScratch& scratch, const QuantOutput& out);

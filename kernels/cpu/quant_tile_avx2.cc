@@ -186,7 +186,8 @@ void RunTile(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t
 }  // namespace avx2
 
 QuantGemmKernels Avx2QuantGemmKernels() {
-  return {.stream_rows = kTileRows,
+  return {.stream_rows = 6,
+          .panel_rows = avx2::kPanelTileRows,
           .streamed_rows = 24,
           .pack_rows = &avx2::PackRows,
           .run_tile = &avx2::RunTile,

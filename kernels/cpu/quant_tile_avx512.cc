@@ -229,6 +229,7 @@ void RunTile(const QuantPart& part, const QuantRows& rows, int64_t tile, int64_t
 
 QuantGemmKernels Avx512QuantGemmKernels() {
   return {.stream_rows = avx512::kStreamRows,
+          .panel_rows = 6,
           .streamed_rows = 60,
           .pack_rows = &avx512::PackRows,
           .run_tile = &avx512::RunTile,

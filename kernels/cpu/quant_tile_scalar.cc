@@ -122,7 +122,8 @@ void RunPanel(const QuantPart& part, const QuantRows& rows, int64_t tile_begin, 
 }  // namespace
 
 QuantGemmKernels ScalarQuantGemmKernels() {
-  return {.stream_rows = kTileRows,
+  return {.stream_rows = 6,
+          .panel_rows = 6,
           .streamed_rows = 24,
           .pack_rows = &PackRows,
           .run_tile = &RunTile,
