@@ -13,7 +13,8 @@ namespace {
 using Floats [[gnu::vector_size(64)]] = float;
 using Ints [[gnu::vector_size(64)]] = int32_t;
 using Bytes [[gnu::vector_size(16)]] = int8_t;
-using Doubles [[gnu::vector_size(128)]] = double;
+using HalfFloats [[gnu::vector_size(32)]] = float;
+using Doubles [[gnu::vector_size(64)]] = double;  // eight lanes: compilers spill longer vectors
 
 // The loops, inlined into one function for each instruction set.
 struct Loops {
@@ -23,7 +24,7 @@ struct Loops {
     const Floats low = Floats{} + groups.range.low;
     const Floats high = Floats{} + groups.range.high;
     Floats error{};
-    Doubles product_sum{};
+    Doubles products[2] = {};
     const float* w = groups.values;
     for (int64_t j = 0; j < groups.count; ++j) {
       const float inverse = 1.0f / scales[j];
@@ -45,14 +46,17 @@ struct Loops {
       }
       error = error + group_error * (scales[j] * scales[j]);
       if constexpr (kProducts) {
-        product_sum = product_sum + __builtin_convertvector(code_sum, Doubles) *
-                                        static_cast<double>(multipliers[j]);
+        const auto multiplier = static_cast<double>(multipliers[j]);
+        HalfFloats halves[2];
+        std::memcpy(halves, &code_sum, sizeof halves);
+        products[0] += __builtin_convertvector(halves[0], Doubles) * multiplier;
+        products[1] += __builtin_convertvector(halves[1], Doubles) * multiplier;
       }
     }
     GroupsFit fit;
     for (int l = 0; l < kGroupLanes; ++l) {
       fit.squared_error += static_cast<double>(error[l]);
-      fit.product_sum += product_sum[l];
+      fit.product_sum += products[l / 8][l % 8];
     }
     return fit;
   }

@@ -1,6 +1,9 @@
 #include "runtime/checkpoint/quantize_checkpoint.h"
 
+#include <malloc.h>
+
 #include <future>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -19,6 +22,14 @@
 
 namespace intermix {
 namespace {
+
+// Layers come and go, one like the other. Memory that went back to the system in between would be
+// cleared anew for each of them, which took a fifth of all time.
+void KeepFreedMemory() {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_ARENA_MAX, 1);
+}
 
 class CheckpointQuantizer {
  public:
@@ -167,6 +178,7 @@ class CheckpointQuantizer {
 }  // namespace
 
 absl::StatusOr<QuantizeSummary> QuantizeCheckpoint(const QuantizeOptions& options) {
+  KeepFreedMemory();
   const absl::StatusOr<ModelDirectory> model = ReadModelDirectory(options.model_directory);
   if (!model.ok()) return model.status();
   if (model->quantization) {

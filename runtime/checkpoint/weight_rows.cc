@@ -5,6 +5,7 @@
 
 #include "kernels/core/buffer.h"
 #include "kernels/core/check.h"
+#include "runtime/checkpoint/row_chunks.h"
 
 namespace intermix {
 namespace {
@@ -52,16 +53,21 @@ QuantizedWeight AllocateWeight(const WeightFormat& format, int64_t n, int64_t k,
 QuantizedWeight StackRows(const std::vector<QuantizedWeight>& parts, int64_t n) {
   CHECK(!parts.empty());
   QuantizedWeight stacked = AllocateWeight(parts[0].format, n, parts[0].k, parts[0].codes.dtype());
+  std::vector<int64_t> begins;
   int64_t row = 0;
   for (const QuantizedWeight& part : parts) {
     CHECK(part.format == stacked.format);
     CHECK_EQ(part.k, stacked.k);
-    CopyRows(part.codes, stacked.codes, row);
-    CopyRows(part.group_scales, stacked.group_scales, row);
-    CopyRows(part.channel_scales, stacked.channel_scales, row);
+    begins.push_back(row);
     row += part.n;
   }
   CHECK_LE(row, n);
+  const auto num_parts = static_cast<int64_t>(parts.size());
+  ForEachChunk(num_parts, 1, [&](int64_t i, Slice) {
+    CopyRows(parts[i].codes, stacked.codes, begins[i]);
+    CopyRows(parts[i].group_scales, stacked.group_scales, begins[i]);
+    CopyRows(parts[i].channel_scales, stacked.channel_scales, begins[i]);
+  });
   return stacked;
 }
 
