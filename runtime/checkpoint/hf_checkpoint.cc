@@ -42,7 +42,7 @@ absl::StatusOr<QuantizedWeight> HfCheckpoint::LoadLinear(const std::string& name
   absl::StatusOr<QuantizedWeight> weight = QuantizeRows(
       files_, {.tensor = tensor, .n = n, .k = k, .rows = rows}, SpecForLayer(spec_, name));
   if (!weight.ok()) return weight.status();
-  if (absl::Status s = VerifyCertificate(*weight, name); !s.ok()) return s;
+  if (absl::Status s = VerifyRows(*weight, name); !s.ok()) return s;
   return weight;
 }
 

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <functional>
 #include <future>
 #include <limits>
 #include <memory>
@@ -122,14 +123,18 @@ class CheckpointQuantizer {
   // Writes the tensors of a layer while the next one is quantised.
   absl::Status StartWriting(const ModelTensor& tensor, const QuantizedWeight& weight,
                             SafetensorsWriter& writer) {
-    if (absl::Status s = WaitForWriting(); !s.ok()) return s;
     std::vector<LinearTensor> parts = LinearTensors(tensor.layer, weight.format, tensor.shape);
-    writing_ = std::async(std::launch::async, [parts = std::move(parts), weight, &writer] {
+    return StartWriting([parts = std::move(parts), weight, &writer] {
       for (const LinearTensor& part : parts) {
         if (absl::Status s = writer.Write(part.name, weight.*(part.member)); !s.ok()) return s;
       }
       return absl::OkStatus();
     });
+  }
+
+  absl::Status StartWriting(std::function<absl::Status()> write) {
+    if (absl::Status s = WaitForWriting(); !s.ok()) return s;
+    writing_ = std::async(std::launch::async, std::move(write));
     return absl::OkStatus();
   }
 
@@ -153,12 +158,16 @@ class CheckpointQuantizer {
                     {DType::kBF16, DType::kF32, DType::kF16});
     if (!rows.ok()) return rows.status();
     ++summary_.num_other;
-    return writer.Write(name, rows->view);
+    return StartWriting([this, name, rows = *std::move(rows), &writer] {
+      const absl::Status written = writer.Write(name, rows.view);
+      files_.Release(name);
+      return written;
+    });
   }
 
   void Report(const ModelTensor& tensor) {
     const std::string name = SourceTensor(tensor);
-    files_.Release(name);
+    if (tensor.linear) files_.Release(name);
     progress_.bytes_done += files_.bytes(name);
     progress_.tensor = tensor.layer;
     if (options_.progress) options_.progress(progress_);
@@ -172,7 +181,7 @@ class CheckpointQuantizer {
   QuantizeProgress progress_;
   QuantizeSummary summary_;
   WeightError error_;
-  std::future<absl::Status> writing_;  // of the last linear layer
+  std::future<absl::Status> writing_;  // of the last layer
 };
 
 }  // namespace

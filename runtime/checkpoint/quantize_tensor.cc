@@ -1,6 +1,7 @@
 #include "runtime/checkpoint/quantize_tensor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 #include <vector>
 
@@ -109,6 +110,14 @@ absl::StatusOr<QuantizedWeight> QuantizeRows(const TensorFiles& files,
   const QuantizedWeight wanted =
       quantized->RowSlice(real.begin - read.begin, real.end - read.begin);
   return StackRows({wanted}, rows.size());
+}
+
+absl::Status VerifyRows(const QuantizedWeight& weight, const std::string& name) {
+  std::atomic<bool> good{true};
+  ForEachChunk(weight.n, RowsPerChunk(weight.k), [&](int64_t, Slice rows) {
+    if (!VerifyCertificate(weight.RowSlice(rows.begin, rows.end), name).ok()) good = false;
+  });
+  return good ? absl::OkStatus() : VerifyCertificate(weight, name);  // names the tensor's own row
 }
 
 WeightError MeasureError(const Tensor& weight, const QuantizedWeight& quantized) {

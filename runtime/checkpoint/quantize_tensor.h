@@ -33,6 +33,9 @@ struct QuantizeRequest {
 absl::StatusOr<QuantizedWeight> QuantizeRows(const TensorFiles& files,
                                              const QuantizeRequest& request, const QuantSpec& spec);
 
+// VerifyCertificate on several threads.
+absl::Status VerifyRows(const QuantizedWeight& weight, const std::string& name);
+
 // ErrorOf on several threads.
 WeightError MeasureError(const Tensor& weight, const QuantizedWeight& quantized);
 

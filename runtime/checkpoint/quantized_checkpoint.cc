@@ -1,7 +1,6 @@
 #include "runtime/checkpoint/quantized_checkpoint.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <utility>
 
@@ -10,7 +9,7 @@
 #include "runtime/checkpoint/copy_tensor.h"
 #include "runtime/checkpoint/linear_tensors.h"
 #include "runtime/checkpoint/model_tensors.h"
-#include "runtime/checkpoint/row_chunks.h"
+#include "runtime/checkpoint/quantize_tensor.h"
 #include "runtime/checkpoint/weight_rows.h"
 
 namespace intermix {
@@ -26,15 +25,6 @@ absl::Status CheckFinite(const Tensor& scales, const std::string& name) {
   }
   return absl::FailedPreconditionError(
       absl::StrCat("tensor ", name, " holds a scale that is not finite; quantise the model again"));
-}
-
-// VerifyCertificate on several threads.
-absl::Status VerifyRows(const QuantizedWeight& weight, const std::string& name) {
-  std::atomic<bool> good{true};
-  ForEachChunk(weight.n, RowsPerChunk(weight.k), [&](int64_t, Slice rows) {
-    if (!VerifyCertificate(weight.RowSlice(rows.begin, rows.end), name).ok()) good = false;
-  });
-  return good ? absl::OkStatus() : VerifyCertificate(weight, name);  // names the tensor's own row
 }
 
 }  // namespace
