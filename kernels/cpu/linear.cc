@@ -11,9 +11,11 @@ namespace {
 // Below this many multiplications waking other threads costs more than it brings.
 constexpr int64_t kSerialWork = int64_t{1} << 19;
 // Weights that one item of a small GEMM streams: long enough to hide the hand-out, and longer where
-// each thread gets many, because memory is at its best in long runs.
+// each thread gets many, because memory is at its best in long runs. Where several tiles take them
+// in turns they are to stay in the second cache.
 constexpr int64_t kItemBytes = int64_t{1} << 16;
-constexpr int64_t kLongItemBytes = int64_t{1} << 18;
+constexpr int64_t kCachedItemBytes = int64_t{1} << 18;
+constexpr int64_t kLongItemBytes = int64_t{1} << 20;
 constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kUnquantizedRows = 64;
 constexpr int64_t kPanelScaleBytes = int64_t{kPanelBlocks} * kPanelGroups * kBlockRows * 2 * 2;
@@ -199,7 +201,9 @@ void Linear::RunQuantized(const Activations& x, std::span<const PackedWeight* co
       segment.out = {
           .y = At(y, row_offsets[e], part.begin), .stride = y.stride(0), .type = OutputTypeOf(y)};
       if (Streamed(rows.rows)) {
-        segment.blocks_per_chunk = std::max<int64_t>(1, item_bytes / part.quant.block_bytes());
+        const int64_t bytes =
+            rows.num_tiles == 1 ? item_bytes : std::min(item_bytes, kCachedItemBytes);
+        segment.blocks_per_chunk = std::max<int64_t>(1, bytes / part.quant.block_bytes());
       } else {
         segment.row_chunks = CeilDiv(rows.num_tiles, kPanelRows / kernels_.gemm.panel_rows);
         segment.blocks_per_chunk = kPanelBlocks;

@@ -36,6 +36,10 @@ void UnpackPanel(const QuantPart& part, int64_t block, Panel panel, uint8_t* out
     const FoldedGroup unpacked = part.folded
                                      ? FoldedGroupOf(part, block, group)
                                      : FoldedGroup{_mm512_set1_epi16(1), _mm512_setzero_si512()};
+    if (part.folded) {
+      const int64_t next = block * part.num_groups + group + kPanelQuads / part.group_quads;
+      _mm_prefetch(reinterpret_cast<const char*>(part.int_scales + next * kBlockRows), _MM_HINT_T1);
+    }
     UnpackGroup(w + q * 32, end - q, unpacked, out + (q - panel.begin) * 64);
     q = end;
   }

@@ -76,6 +76,21 @@ template <int R, int kBits>
   }
 }
 
+// Scales are a second stream, of a line every one or two groups: too slow for the processor's own
+// prefetchers to follow. Asked for as far ahead as codes are; a group's end waited for them.
+template <bool kFloat>
+[[gnu::always_inline]] inline void PrefetchScales(const QuantPart& part, int64_t block,
+                                                  int64_t group) {
+  constexpr int64_t kQuadsAhead = 256;
+  const int64_t ahead = kQuadsAhead / part.group_quads;
+  const int64_t at = (block * part.num_groups + group + ahead) * kBlockRows;
+  if constexpr (kFloat) {
+    _mm_prefetch(reinterpret_cast<const char*>(part.float_scales + at), _MM_HINT_T0);
+  } else {
+    _mm_prefetch(reinterpret_cast<const char*>(part.int_scales + at), _MM_HINT_T0);
+  }
+}
+
 // sums[r] += sum over one group of x * code, 4-bit codes. With two chains the high nibbles are used
 // where they stand, 16 times too large; their sum is a multiple of 16, so the shift is exact.
 // Always inlined, so that `sums` can live in registers.
@@ -146,6 +161,7 @@ void TileBlock(const QuantPart& part, const QuantRows& rows, int64_t row, int64_
   __m512i totals[R];
   Unroll<R>([&](auto r) { totals[r] = _mm512_setzero_si512(); });
   for (int64_t j = 0; j < part.num_groups; ++j) {
+    PrefetchScales<kFloat>(part, block, j);
     __m512i sums[R];
     Unroll<R>([&](auto r) {
       sums[r] = _mm512_mullo_epi32(bias, _mm512_set1_epi32(x_sums[r * (part.num_groups + 1) + j]));
@@ -175,6 +191,7 @@ void FoldedTileBlock(const QuantPart& part, const QuantRows& rows, int64_t row, 
   Unroll<R>(
       [&](auto r) { totals[r] = _mm512_set1_epi32(-128 * x_sums[r * (part.num_groups + 1)]); });
   for (int64_t j = 0; j < part.num_groups; ++j) {
+    PrefetchScales<false>(part, block, j);
     const FoldedGroup group = FoldedGroupOf(part, block, j);
     for (int64_t q = 0; q < part.group_quads; q += 2, w += 64, x += 8 * R) {
       Prefetch<R, 4>(w);
