@@ -71,8 +71,6 @@ inline float LaneExp(float x) {
 inline float LaneSilu(float x) { return x / (1.0f + LaneExp(-x)); }
 
 // Round to nearest, ties to even, for |x| < 2^22.
-inline int32_t RoundToInt(float x) {
-  return static_cast<int32_t>((x + kRound) - kRound);
-}
+inline int32_t RoundToInt(float x) { return static_cast<int32_t>((x + kRound) - kRound); }
 
 }  // namespace intermix

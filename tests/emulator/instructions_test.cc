@@ -193,7 +193,7 @@ TEST_P(InstructionsTest, BallotsShufflesAndAtomics) {
 
 TEST(ArithmeticTest, FollowsThePtxTables) {
   EXPECT_EQ(prmt(0x33221100, 0x77665544, 0x7531), 0x77553311u);
-  EXPECT_EQ(prmt(0x80FF7F01, 0, 0xBA98), 0xFFFF0000u);  // signs
+  EXPECT_EQ(prmt(0x80FF7F01, 0, 0xBA98), 0xFFFF0000u);                     // signs
   EXPECT_EQ(fma_bf16x2(0x43804300, 0x3F803F80, 0xC37EC300), 0x40000000u);  // 256 - 254, 128 - 128
   EXPECT_DEATH(fma_bf16x2(0x3F80, 0x3F80, 0x4380), "rounds 257");
   EXPECT_EQ(round_s32(2.5f), 2);
