@@ -56,6 +56,7 @@ absl::Status PrintAnswer(const Submitted& submitted, uint32_t index, const Token
 absl::Status Answer(const GenerateOptions& options, Job& job) {
   EngineOptions engine_options = options.job.engine;
   engine_options.max_unread = std::numeric_limits<int32_t>::max();  // one answer is read at a time
+  engine_options.num_threads = job.num_threads();
   Engine engine(engine_options, job.rank().runner());
   const absl::StatusOr<Submitted> submitted = Submit(options.request.request, job, engine);
   if (!submitted.ok()) {

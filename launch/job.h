@@ -53,6 +53,7 @@ class Job {
   int size() const { return size_; }
   int log_rank() const { return size_ > 1 ? index_ : -1; }  // as SetUpLogging takes it
   bool first() const { return index_ == 0; }
+  int num_threads() const { return rank_options_.num_threads; }  // after Check; 0: as CPUs allow
   bool one_host() const { return session_->local_size() == size_; }
 
   SignalWatcher& signals() { return signals_; }

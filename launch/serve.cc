@@ -37,9 +37,11 @@ v1::ModelInfo Describe(Job& job) {
 int Serve(const ServeOptions& options, Job& job, RpcServer& server, RankReporter& reporter,
           std::unique_ptr<ControlClient> control) {
   const FrontModel front = job.front();
-  Engine engine(options.job.engine, job.rank().runner());
+  EngineOptions engine_options = options.job.engine;
+  engine_options.num_threads = job.num_threads();
+  Engine engine(engine_options, job.rank().runner());
   const v1::ModelInfo model = Describe(job);
-  server.Open(engine, options.job.engine, front, model);
+  server.Open(engine, engine_options, front, model);
   const auto metrics = MetricsServer::Start(options.metrics, engine, server.cluster());
   absl::Status ready = metrics.status();
   if (ready.ok()) ready = WritePortFile(options.port_file, server.address());

@@ -92,7 +92,7 @@ class ThreadPool::Impl {
     CHECK_GE(options.num_threads, 0);
     const int available = static_cast<int>(cpus_.size());
     const int num_threads = options.num_threads > 0 ? options.num_threads : available;
-    spins_ = num_threads <= available ? kSpinsBeforeSleep : 0;
+    spins_ = options.spin && num_threads <= available ? kSpinsBeforeSleep : 0;
     shares_ = std::vector<Share>(static_cast<size_t>(num_threads));
     for (int worker = 1; worker < num_threads; ++worker) {
       threads_.emplace_back([this, worker] { WorkerMain(worker); });
@@ -109,10 +109,6 @@ class ThreadPool::Impl {
 
   void ParallelFor(int64_t count, int64_t grain, const Body& body) {
     CHECK_GT(grain, 0);
-    if (pin_ && !caller_is_pinned_) {
-      PinThisThread(CpuOf(0));
-      caller_is_pinned_ = true;
-    }
     if (threads_.empty() || count <= grain) {
       for (int64_t begin = 0; begin < count; begin += grain) {
         body(begin, std::min(begin + grain, count), 0);
@@ -195,7 +191,6 @@ class ThreadPool::Impl {
 
   const std::vector<int> cpus_;
   const bool pin_;
-  bool caller_is_pinned_ = false;
   int spins_ = 0;
 
   // The loop in progress.

@@ -11,7 +11,9 @@ namespace intermix {
 
 struct ThreadPoolOptions {
   int num_threads = 0;  // 0: as many as CPUs that this process may run on
-  bool pin = false;     // bind worker i to the i-th of those CPUs
+  // Bind each worker but the caller, whose own threads would inherit it, to one of those CPUs.
+  bool pin = false;
+  bool spin = true;  // false: workers sleep at once, for loops that are far apart
 };
 
 // How many CPUs this process may run on.

@@ -49,7 +49,10 @@ absl::Status EngineOptions::Validate() const {
 class Engine::Impl {
  public:
   Impl(const EngineOptions& options, ModelRunner& runner)
-      : options_(options), runner_(runner), scheduler_(MakeSchedulerOptions(options, runner)) {
+      : options_(options),
+        runner_(runner),
+        scheduler_(MakeSchedulerOptions(options, runner)),
+        sampler_(options.num_threads) {
     Publish();
   }
   ~Impl() { EndAll(); }

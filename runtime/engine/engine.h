@@ -27,6 +27,7 @@ struct EngineOptions {
   // client that does not read costs little memory and no time.
   int32_t max_unread = 4096;
   bool prefix_caching = true;
+  int num_threads = 0;  // that choose tokens, at most; 0: as many as CPUs
   // Waiting that makes up for one level of priority, so that no request waits forever.
   absl::Duration priority_ageing = absl::Seconds(10);
 

@@ -26,8 +26,10 @@ int32_t StepSampler::LikeliestNeeded(const StepPlan& plan, int32_t vocab_size) {
   return most;
 }
 
-StepSampler::StepSampler()
-    : threads_({.num_threads = std::min(kMaxThreads, NumAllowedCpus())}),
+StepSampler::StepSampler(int num_threads)
+    : threads_(
+          {.num_threads = std::min(kMaxThreads, num_threads > 0 ? num_threads : NumAllowedCpus()),
+           .spin = false}),
       scratch_(static_cast<size_t>(threads_.num_threads())) {}
 
 std::span<SampledRow> StepSampler::Sample(const StepPlan& plan, const StepLogits& logits) {

@@ -29,7 +29,8 @@ struct SampledRow {
 
 class StepSampler {
  public:
-  StepSampler();
+  //   num_threads  at most so many; 0: as many as CPUs. More than a few bring nothing
+  explicit StepSampler(int num_threads);
 
   // How many of the likeliest tokens of each row the plan's sequences can all be served from; 0:
   // one of them needs more.

@@ -114,24 +114,24 @@ TEST(ThreadPoolTest, DefaultIsOneThreadForEachCpuAllowed) {
   EXPECT_EQ(ThreadPool({}).num_threads(), CPU_COUNT(&set));
 }
 
-TEST(ThreadPoolTest, PinnedWorkersStayOnTheirCpu) {
-  // On a thread of its own, because the caller is pinned too and stays so.
-  std::thread([] {
-    ThreadPool pool({.num_threads = 0, .pin = true});
-    const int threads = pool.num_threads();
-    std::vector<int> cpu_of(static_cast<size_t>(threads), -1);
-    std::atomic<int> begun = 0;
-    pool.ParallelFor(threads, 1, [&](int64_t, int64_t, int worker) {
-      cpu_set_t set;
-      CPU_ZERO(&set);
-      sched_getaffinity(0, sizeof(set), &set);
-      if (CPU_COUNT(&set) == 1) cpu_of[static_cast<size_t>(worker)] = sched_getcpu();
-      begun.fetch_add(1);
-      while (begun.load() < threads) std::this_thread::yield();  // one chunk for each worker
-    });
-    EXPECT_EQ(std::count(cpu_of.begin(), cpu_of.end(), -1), 0);
-    EXPECT_EQ(std::set<int>(cpu_of.begin(), cpu_of.end()).size(), static_cast<size_t>(threads));
-  }).join();
+// The caller makes other threads, which would all have its CPU.
+TEST(ThreadPoolTest, PinnedWorkersStayOnTheirCpuAndTheCallerIsFree) {
+  ThreadPool pool({.num_threads = 0, .pin = true});
+  const int threads = pool.num_threads();
+  std::vector<int> cpu_of(static_cast<size_t>(threads), -1);
+  std::atomic<int> begun = 0;
+  pool.ParallelFor(threads, 1, [&](int64_t, int64_t, int worker) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof(set), &set);
+    if (CPU_COUNT(&set) == 1) cpu_of[static_cast<size_t>(worker)] = sched_getcpu();
+    begun.fetch_add(1);
+    while (begun.load() < threads) std::this_thread::yield();  // one chunk for each worker
+  });
+  EXPECT_EQ(NumAllowedCpus(), threads);
+  cpu_of.erase(cpu_of.begin());
+  EXPECT_EQ(std::count(cpu_of.begin(), cpu_of.end(), -1), 0);
+  EXPECT_EQ(std::set<int>(cpu_of.begin(), cpu_of.end()).size(), cpu_of.size());
 }
 
 TEST(ThreadPoolTest, ReferencedBodyIsNotCopied) {
