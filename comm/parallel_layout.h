@@ -24,10 +24,9 @@ struct ParallelLayout {
 
   // tp or ep = 0 asks for the default: tp = world; ep = the largest divisor of world / cut that
   // also divides num_experts (1 for a dense model): at least `cut` ranks share each expert.
-  //   cut  1, or a divisor of world: consecutive ranks that exchange rows for next to nothing
-  //   beside
-  //        what they compute, as CPUs of one host do. An expert that is cut over all of them leaves
-  //        none of them idle, whatever the router says; one that is whole needs fewer exchanges.
+  //   cut  1, or a divisor of world: consecutive ranks for which an exchange costs next to nothing
+  //        beside what they compute, as for CPUs of one host. An expert that all of them share
+  //        leaves none idle, whatever the router says; one that is whole needs fewer exchanges.
   //   INVALID_ARGUMENT naming the numbers that do not divide.
   static absl::StatusOr<ParallelLayout> Make(int world, int tp, int ep, int num_experts,
                                              int cut = 1);
