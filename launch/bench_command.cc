@@ -36,7 +36,8 @@ CLI::App* AddMeasure(CLI::App& bench, const std::string& name, const std::string
       ->capture_default_str();
   command->add_option("--threads", options->rank.num_threads, "0: as many as CPUs")
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--pin-threads", options->rank.pin_threads, "Bind each thread to a CPU");
+  command->add_flag("--pin-threads", options->rank.pin_threads,
+                    "Bind the threads that help to a CPU each");
   command->add_option("-o,--output", options->format, "json, csv or md")->capture_default_str();
   command->add_option("--turns", options->turns, "Measurements of each; the median counts")
       ->check(CLI::PositiveNumber)

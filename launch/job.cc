@@ -51,7 +51,7 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
   command
       .add_option("--threads", rank.num_threads, "Threads of this rank (0: its CPUs, or its share)")
       ->check(CLI::NonNegativeNumber);
-  command.add_flag("--pin-threads", rank.pin_threads, "Bind each thread to a CPU");
+  command.add_flag("--pin-threads", rank.pin_threads, "Bind the threads that help to a CPU each");
   command.add_option("--max-context", rank.max_context, "Tokens of a sequence (0: the model's)")
       ->check(CLI::NonNegativeNumber);
   command
