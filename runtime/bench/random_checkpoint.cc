@@ -40,7 +40,11 @@ absl::StatusOr<OwnedTensor> RandomCheckpoint::LoadTensor(const std::string& name
   }
   // A vector has n = 1 and is one row.
   const int64_t height = n == 1 ? 1 : rows.size();
-  const double stddev = 1.0 / std::sqrt(static_cast<double>(k));
+  // Embeddings outweigh what layers add to them. Else all tokens look alike after a few layers and
+  // choose the same experts, which a trained router does not do.
+  constexpr double kEmbedding = 8.0;
+  const double stddev =
+      absl::StrContains(name, "embed") ? kEmbedding : 1.0 / std::sqrt(static_cast<double>(k));
   return RandomValues(dtype, height, cols.size(), stddev, std::hash<std::string>()(name));
 }
 
