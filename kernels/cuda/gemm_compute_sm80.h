@@ -69,8 +69,19 @@ INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& plac
       for (int j = 0; j < G::kTokenTiles; ++j) {
         if constexpr (G::kPromotes) {
           mma_m16n8k32_s8(acc.partial[i][j], a, rows.b[step % 2][j]);
+        } else if constexpr (G::kBiased) {
+          mma_m16n8k32_u8_s8(acc.sum[i][j], a, rows.b[step % 2][j]);
         } else {
           mma_m16n8k32_s8(acc.sum[i][j], a, rows.b[step % 2][j]);
+        }
+      }
+    }
+    if constexpr (G::kBiased) {
+#pragma unroll
+      for (int j = 0; j < G::kTokenTiles; ++j) {
+#pragma unroll
+        for (const uint32_t bytes : rows.b[step % 2][j]) {
+          acc.rows[j] = dot_s8x4(bytes, 0x01010101u, acc.rows[j]);
         }
       }
     }

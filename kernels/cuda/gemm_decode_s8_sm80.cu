@@ -86,11 +86,14 @@ class WarpLoader {
     if (tile_ >= num_tiles_) return;
     if (stage_ == warp_) {
       const TilePlace tile = finder_.Find(args, tile_);
-      loader_ = TileLoader<G>(args, experts[tile.expert], tile);
+      loader_ = TileLoader<G>(args, experts[tile.expert], tile, stage_);
     }
-    const bool aligned = (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
-    if constexpr (kPart != kRows) loader_.LoadWeight(stage, args, stage_);
-    if constexpr (kPart != kWeight) loader_.LoadRows(stage, args, aligned, stage_);
+    if constexpr (kPart != kRows) {
+      loader_.LoadWeight(stage, args, stage_);
+    } else {
+      loader_.SkipWeight();
+    }
+    if constexpr (kPart != kWeight) loader_.LoadRows(stage, args, stage_);
     stage_ += G::kWarpsK;
     if (stage_ >= NumStages<G>(args)) {
       stage_ = warp_;
@@ -260,6 +263,7 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
       loader.Load(ring + at, args, experts);
       at = at + G::kStageBytes < kRingBytes ? at + G::kStageBytes : 0;
     }
+    acc.TakeBiasAway();
     end.Finish(args, tile, place, sums, acc);
   }
   cp_async_wait<0>();
@@ -294,6 +298,8 @@ void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream)
         return LaunchDecodeTile<10, kMode>(args, plan, stream);
       case 12:
         return LaunchDecodeTile<12, kMode>(args, plan, stream);
+      case 13:
+        return LaunchDecodeTile<13, kMode>(args, plan, stream);
       default:
         CHECK(plan.tile == 11 && !Promotes(kMode)) << "not a tile of this family for the mode";
         if constexpr (!Promotes(kMode)) LaunchDecodeTile<11, kMode>(args, plan, stream);

@@ -20,32 +20,53 @@ struct Accumulators {
   typename G::Sum sum[G::kFeatureTiles][G::kTokenTiles][4];
   // Of the group at hand; 16 times as large where codes have 4 bits.
   int32_t partial[G::kPromotes ? G::kFeatureTiles : 1][G::kPromotes ? G::kTokenTiles : 1][4];
+  // Of codes that are folded to q * I + 128 (kBiased): this lane's share of the sum of its B
+  // fragments' token, by which the sums are too large 128 times.
+  int32_t rows[G::kBiased ? G::kTokenTiles : 1];
 
   INTERMIX_DEVICE void Clear() {
 #pragma unroll
-    for (auto& row : sum) {
-#pragma unroll
-      for (auto& tile : row) {
-#pragma unroll
-        for (auto& value : tile) value = 0;
-      }
-    }
+    for (auto& row : sum) ClearTiles(row);
+    for (int32_t& row : rows) row = 0;
     ClearPartial();
   }
   INTERMIX_DEVICE void ClearPartial() {
 #pragma unroll
-    for (auto& row : partial) {
+    for (auto& row : partial) ClearTiles(row);
+  }
+  // From here on the sums are of the weights themselves. A quad of lanes has one token of a B
+  // fragment, a lane two tokens of the sums.
+  INTERMIX_DEVICE void TakeBiasAway() {
+    if constexpr (G::kBiased) {
+      const int first = static_cast<int>(threadIdx.x % 4) * 8;
 #pragma unroll
-      for (auto& tile : row) {
+      for (int j = 0; j < G::kTokenTiles; ++j) {
+        int32_t total = rows[j] + shfl_xor_s32(rows[j], 1);
+        total += shfl_xor_s32(total, 2);
 #pragma unroll
-        for (auto& value : tile) value = 0;
+        for (int h = 0; h < 2; ++h) {
+          const int32_t bias = shfl_s32(total, first + h * 4) * 128;
+#pragma unroll
+          for (auto& row : sum) row[j][h] -= bias, row[j][2 + h] -= bias;
+        }
       }
+    }
+  }
+
+ private:
+  template <typename T, int kTiles>
+  INTERMIX_DEVICE static void ClearTiles(T (&tiles)[kTiles][4]) {
+#pragma unroll
+    for (auto& tile : tiles) {
+#pragma unroll
+      for (auto& value : tile) value = 0;
     }
   }
 };
 
-// Folding four unsigned nibbles x = q + 8, one in each byte: x * I + 128 - 8 * I = q * I + 128, and
-// the flipped top bit takes 128 away. No byte carries: q * I + 128 is in 8..248.
+// Folding four unsigned nibbles x = q + 8, one in each byte: x * I + 128 - 8 * I = q * I + 128. No
+// byte carries: it is in 8..248. Flipping the top bit makes it int8 and takes 128 away; where
+// instructions are scarce, unsigned bytes are multiplied and the sums corrected (kBiased).
 struct Fold {
   uint32_t factor;
   uint32_t bias;
@@ -54,9 +75,8 @@ struct Fold {
     factor = scale;
     bias = 0x80808080u - scale * 0x08080808u;
   }
-  INTERMIX_DEVICE uint32_t operator()(uint32_t nibbles) const {
-    return (nibbles * factor + bias) ^ 0x80808080u;
-  }
+  INTERMIX_DEVICE uint32_t Biased(uint32_t nibbles) const { return nibbles * factor + bias; }
+  INTERMIX_DEVICE uint32_t Signed(uint32_t nibbles) const { return Biased(nibbles) ^ 0x80808080u; }
 };
 
 // nvcc 13.0 runs default member initialisers in the first row of a two-dimensional array only.
@@ -73,8 +93,10 @@ INTERMIX_DEVICE void UnpackCodes(const uint4& unit, int s, const Fold (&fold)[2]
 #pragma unroll
     for (int p = 0; p < 2; ++p) {
       if constexpr (G::kFolds) {
-        a[p] = fold[p](word[p] & 0x0F0F0F0Fu);
-        a[p + 2] = fold[p]((word[p] >> 4) & 0x0F0F0F0Fu);
+        const uint32_t low = word[p] & 0x0F0F0F0Fu;
+        const uint32_t high = (word[p] >> 4) & 0x0F0F0F0Fu;
+        a[p] = G::kBiased ? fold[p].Biased(low) : fold[p].Signed(low);
+        a[p + 2] = G::kBiased ? fold[p].Biased(high) : fold[p].Signed(high);
       } else {  // a nibble in the upper half of a byte is 16 times its code
         a[p] = (word[p] << 4) & 0xF0F0F0F0u;
         a[p + 2] = word[p] & 0xF0F0F0F0u;

@@ -24,10 +24,9 @@ struct StageLoader {
     if (any_left) {
       if (new_tile) {
         const TilePlace tile = finder.Find(args, walk.tile);
-        loader = TileLoader<G>(args, args.experts[tile.expert], tile);
+        loader = TileLoader<G>(args, args.experts[tile.expert], tile, walk.stage);
       }
-      const bool aligned = (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
-      loader.Load(stage, args, aligned, walk.stage);
+      loader.Load(stage, args, walk.stage);
       walk.Next(args);
     }
     cp_async_commit();

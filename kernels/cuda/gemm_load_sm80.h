@@ -6,8 +6,10 @@
 
 namespace intermix::cuda {
 
-// Loads the stages of one tile; this thread's share of the pieces is the same in all of them. The
-// threads that load are the block's, a warpgroup of it, or (kDecode) each warp for itself.
+// Loads the stages of one tile, ascending by G::kWarpsK; this thread's share of the pieces is the
+// same in all of them. The threads that load are the block's, a warpgroup of it, or (kDecode) each
+// warp for itself. Whole stages are most of them, and what loads them has as many instructions as
+// pieces and few more: where one warpgroup or warp loads, the others wait for it.
 template <class G>
 class TileLoader {
  public:
@@ -18,85 +20,135 @@ class TileLoader {
   }
 
   TileLoader() = default;
-  INTERMIX_DEVICE TileLoader(const GemmArgs& args, const GemmExpert& expert,
-                             const TilePlace& tile) {
+  //   first_stage  of the tile, that is loaded first
+  INTERMIX_DEVICE TileLoader(const GemmArgs& args, const GemmExpert& expert, const TilePlace& tile,
+                             int32_t first_stage) {
     const int thread = Thread();
     const int32_t first_tile = tile.feature / 16;
     const int32_t num_tiles = (args.n + 15) / 16 - first_tile;
     const int my_tile = thread / kTilePieces;
-    codes_ = static_cast<const char*>(expert.codes) + (first_tile + my_tile) * TileBytes(args) +
-             thread % kTilePieces * 16;
+    codes_ = static_cast<const char*>(expert.codes) +
+             static_cast<int64_t>(first_tile + my_tile) * TileBytes(args) +
+             thread % kTilePieces * 16 + static_cast<int64_t>(first_stage) * kStageCodes;
     tiles_left_ = num_tiles - my_tile;
 
     const int token = thread / 8;
-    rows_ = args.x + (tile.row + token) * args.x_stride + thread % 8 * 16;
+    rows_ = args.x + (tile.row + token) * args.x_stride + thread % 8 * 16 +
+            static_cast<int64_t>(first_stage) * kStageK;
     rows_left_ = tile.num_rows - token;
 
-    groups_ = GroupIndex(expert);
+    const GroupIndex groups(expert);
+    group_shift_ = groups.shift;
     if constexpr (G::kScaleBytes > 0) {
       const int scale_tile = thread / kScalePieces;
       const int slot = thread % kScalePieces / G::kScaleBytes;
       scales_ = static_cast<const char*>(expert.scales) +
-                (static_cast<int64_t>(first_tile + scale_tile) * groups_.count + slot) *
+                (static_cast<int64_t>(first_tile + scale_tile) * groups.count + slot) *
                     (16 * G::kScaleBytes) +
                 thread % G::kScaleBytes * 16;
-      const bool touched = slot == 0 || slot << groups_.shift < kStageSteps;
-      scale_groups_left_ = scale_tile < num_tiles && touched ? groups_.count - slot : 0;
+      const bool touched = slot == 0 || slot << groups.shift < kStageSteps;
+      scale_groups_left_ = scale_tile < num_tiles && touched ? groups.count - slot : 0;
     }
+    whole_stages_ = num_tiles >= G::kBlockTiles && Aligned(args) ? args.k / kStageK : 0;
   }
 
-  // `aligned`: every row of x begins at a multiple of 16 bytes.
-  INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, bool aligned,
-                            int stage_index) const {
+  INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, int32_t stage_index) {
     LoadWeight(stage, args, stage_index);
-    LoadRows(stage, args, aligned, stage_index);
+    LoadRows(stage, args, stage_index);
   }
 
-  INTERMIX_DEVICE void LoadWeight(char* stage, const GemmArgs& args, int stage_index) const {
-    LoadCodes(stage, args, stage_index);
+  INTERMIX_DEVICE void LoadWeight(char* stage, const GemmArgs& args, int32_t stage_index) {
+    char* const shared = stage + Thread() * 16;
+    const int64_t tile_bytes = TileBytes(args);
+    if (stage_index < whole_stages_) {
+#pragma unroll
+      for (int i = 0; i < kCodePieces; ++i) {
+        const CodePiece piece(i);
+        CopyWeight(shared + piece.at, codes_ + piece.tile * tile_bytes + piece.unit * kUnitBytes,
+                   true);
+      }
+    } else {
+      const int32_t unit = stage_index * G::kTileUnits + Thread() % kTilePieces / 32;
+#pragma unroll 1
+      for (int i = 0; i < kCodePieces; ++i) {
+        const CodePiece piece(i);
+        CopyWeight(shared + piece.at, codes_ + piece.tile * tile_bytes + piece.unit * kUnitBytes,
+                   (unit + piece.unit) * kUnitBytes < tile_bytes && piece.tile < tiles_left_);
+      }
+    }
+    SkipWeight();
     if constexpr (G::kScaleBytes > 0) LoadScales(stage, stage_index);
   }
+  // Of a stage whose weight somebody else has loaded.
+  INTERMIX_DEVICE void SkipWeight() { codes_ += G::kWarpsK * kStageCodes; }
 
-  INTERMIX_DEVICE void LoadRows(char* stage, const GemmArgs& args, bool aligned,
-                                int stage_index) const {
-    const int thread = Thread();
-    const int token = thread / 8;
-    const auto shared = [&](int first) {
-      return stage + G::kRowsAt + (token + first) * kStageK + (thread ^ (token + first)) % 8 * 16;
+  INTERMIX_DEVICE void LoadRows(char* stage, const GemmArgs& args, int32_t stage_index) {
+    const unsigned thread = static_cast<unsigned>(Thread());
+    const unsigned token = thread / 8;
+    // Tokens that are loaded together begin at a multiple of 8, or of 4: then bit 2 of the piece.
+    static_assert(kTokensAtOnce % 8 == 0 || kTokensAtOnce == 4);
+    char* const row = stage + G::kRowsAt + token * kStageK;
+    const auto shared = [&](unsigned i) {
+      const unsigned piece = (thread ^ token ^ i * kTokensAtOnce % 8) % 8;
+      return row + piece * 16 + i * kTokensAtOnce * kStageK;
     };
-    const int8_t* global = rows_ + stage_index * kStageK;
-    const int left = args.k - stage_index * kStageK - thread % 8 * 16;  // of K
-    if (aligned && (stage_index + 1) * kStageK <= args.k) {
+    // Of 32 bits: one instruction then multiplies and adds.
+    const int64_t row_step = int64_t{static_cast<int32_t>(args.x_stride)} * kTokensAtOnce;
+    if (stage_index < whole_stages_) {
 #pragma unroll
-      for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
-        if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
-        cp_async_16(shared(first), global + first * args.x_stride, first < rows_left_);
+      for (int i = 0; i < kRowPieces; ++i) {
+        if (!HasToken(static_cast<int>(token), i)) break;
+        cp_async_16(shared(i), rows_ + i * row_step, i * kTokensAtOnce < rows_left_);
       }
-      return;
-    }
+    } else {
+      const bool aligned = Aligned(args);
+      const int32_t left = args.k - stage_index * kStageK - thread % 8 * 16;  // of K
 #pragma unroll 1
-    for (int first = 0; first < G::kTokens; first += kTokensAtOnce) {
-      if (G::kTokens % kTokensAtOnce != 0 && token + first >= G::kTokens) break;
-      LoadRowPiece(shared(first), global + first * args.x_stride, first < rows_left_ ? left : 0,
-                   aligned);
+      for (int i = 0; i < kRowPieces; ++i) {
+        if (!HasToken(token, i)) break;
+        LoadRowPiece(shared(i), rows_ + i * row_step, i * kTokensAtOnce < rows_left_ ? left : 0,
+                     aligned);
+      }
     }
+    rows_ += G::kWarpsK * kStageK;
   }
 
  private:
   static constexpr int kTilePieces = G::kTileUnits * 32;  // codes of one feature tile
   static constexpr int kTilesAtOnce = G::kLoadThreads / kTilePieces;
   static constexpr int kTokensAtOnce = G::kLoadThreads / 8;
+  static constexpr int kRowPieces = (G::kTokens + kTokensAtOnce - 1) / kTokensAtOnce;  // a thread's
   static constexpr int kScalePieces = kStageSteps * G::kScaleBytes;  // of one feature tile
+  static constexpr int kUnitK = G::kUnitSteps * kStepK;
+  static constexpr int kStageCodes = G::kTileUnits * kUnitBytes;  // bytes of one feature tile
+  static constexpr bool kByUnit = kTilesAtOnce == 0;              // a warp loads codes unit by unit
+  static constexpr int kCodePieces =
+      kByUnit ? G::kBlockTiles * G::kTileUnits : G::kBlockTiles * kTilePieces / G::kLoadThreads;
   static_assert(kTilesAtOnce == 0 || G::kBlockTiles % kTilesAtOnce == 0);
   static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 
-  // Of one feature tile.
-  INTERMIX_DEVICE static int32_t Units(const GemmArgs& args) {
-    constexpr int kUnitK = G::kUnitSteps * kStepK;
-    return (args.k + kUnitK - 1) / kUnitK;
+  // One of this thread's pieces of a stage's codes, as seen from its first.
+  struct CodePiece {
+    int tile;
+    int unit;
+    int at;  // in shared memory
+
+    INTERMIX_DEVICE explicit CodePiece(int i)
+        : tile(kByUnit ? i / G::kTileUnits : i * kTilesAtOnce),
+          unit(kByUnit ? i % G::kTileUnits : 0),
+          at(tile * kStageCodes + unit * kUnitBytes) {}
+  };
+
+  // Of codes, from one feature tile to the next.
+  INTERMIX_DEVICE static int32_t TileBytes(const GemmArgs& args) {
+    return static_cast<int32_t>((static_cast<uint32_t>(args.k) + kUnitK - 1) / kUnitK * kUnitBytes);
   }
-  INTERMIX_DEVICE static int64_t TileBytes(const GemmArgs& args) {
-    return static_cast<int64_t>(Units(args)) * kUnitBytes;
+  // Every row of x begins at a multiple of 16 bytes.
+  INTERMIX_DEVICE static bool Aligned(const GemmArgs& args) {
+    return (reinterpret_cast<uintptr_t>(args.x) | args.x_stride) % 16 == 0;
+  }
+  INTERMIX_DEVICE static bool HasToken(int token, int i) {
+    return G::kTokens % kTokensAtOnce == 0 || token + i * kTokensAtOnce < G::kTokens;
   }
 
   // A decode step reads a weight once and comes back to it when L2 has seen all the others; what
@@ -106,28 +158,6 @@ class TileLoader {
       cp_async_16_once(shared, global, valid);
     } else {
       cp_async_16(shared, global, valid);
-    }
-  }
-
-  INTERMIX_DEVICE void LoadCodes(char* stage, const GemmArgs& args, int stage_index) const {
-    char* shared = stage + Thread() * 16;
-    const char* global = codes_ + stage_index * (G::kTileUnits * kUnitBytes);
-    const int unit = stage_index * G::kTileUnits + Thread() % kTilePieces / 32;
-    if constexpr (kTilesAtOnce == 0) {  // a warp: unit by unit
-#pragma unroll
-      for (int i = 0; i < G::kBlockTiles * G::kTileUnits; ++i) {
-        const int tile = i / G::kTileUnits;
-        const int u = i % G::kTileUnits;
-        CopyWeight(shared + i * kUnitBytes, global + tile * TileBytes(args) + u * kUnitBytes,
-                   unit + u < Units(args) && tile < tiles_left_);
-      }
-      return;
-    }
-    const bool unit_exists = unit < Units(args);
-#pragma unroll
-    for (int tile = 0; tile < G::kBlockTiles; tile += kTilesAtOnce) {
-      CopyWeight(shared + tile * kTilePieces * 16, global + tile * TileBytes(args),
-                 unit_exists && tile < tiles_left_);
     }
   }
 
@@ -144,21 +174,22 @@ class TileLoader {
   }
 
   // Slot s of a stage holds the scales of the s-th group that the stage touches.
-  INTERMIX_DEVICE void LoadScales(char* stage, int stage_index) const {
+  INTERMIX_DEVICE void LoadScales(char* stage, int32_t stage_index) const {
     if (Thread() >= G::kBlockTiles * kScalePieces) return;
-    const int32_t group = groups_.Of(stage_index * kStageSteps);
+    const int32_t group = stage_index * kStageSteps >> group_shift_;
     CopyWeight(stage + G::kScalesAt + Thread() * 16,
                scales_ + static_cast<int64_t>(group) * (16 * G::kScaleBytes),
                group < scale_groups_left_);
   }
 
-  const char* codes_ = nullptr;  // of stage 0, as all that follows
-  const char* scales_ = nullptr;
+  const char* codes_ = nullptr;  // of the next stage, as rows_
   const int8_t* rows_ = nullptr;
-  int32_t tiles_left_ = 0;  // feature tiles that exist, from this thread's first
+  const char* scales_ = nullptr;  // of stage 0
+  int32_t whole_stages_ = 0;      // of which every piece exists but for missing rows
+  int32_t tiles_left_ = 0;        // feature tiles that exist, from this thread's first
   int32_t rows_left_ = 0;
   int32_t scale_groups_left_ = 0;
-  GroupIndex groups_ = {};
+  int32_t group_shift_ = 0;
 };
 
 }  // namespace intermix::cuda

@@ -26,15 +26,17 @@ constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
                                                              {2800, 1800},
                                                              {600, 500},
                                                              {1200, 1000},
-                                                             {1200, 1000},
+                                                             {600, 500},
                                                              {900, 800},
-                                                             {750, 650}}};
+                                                             {750, 650},
+                                                             {300, 250}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM
 // Filling the pipeline and storing, per wave of tiles of 128 out features.
 constexpr double kTileClocks = 2000;
-constexpr double kDecodeTileClocks = 500;  // the same of kDecode
+constexpr double kSharedTileClocks = 4000;  // of kSmallM, whose blocks meet in global memory
+constexpr double kDecodeTileClocks = 500;   // the same of kDecode
 
 int64_t Slabs(const GemmProblem& problem, const GemmTile& tile) {
   return CeilDiv(problem.n, tile.features());
@@ -85,11 +87,14 @@ double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& de
   double waves = tiles / device.sm_count;
   if (decode) waves = std::max(waves, 1.0);  // K is not cut
   if (whole_tiles) waves = CeilDiv(static_cast<int64_t>(tiles), device.sm_count);
+  const double fixed_clocks = decode                            ? kDecodeTileClocks
+                              : t.family == GemmFamily::kSmallM ? kSharedTileClocks
+                                                                : kTileClocks;
   const double weight_bytes =
       double{1} * experts * problem.n * problem.k * CodeBits(problem.mode) / 8;
   const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
   return std::max(waves * tile_clocks, dram_clocks) +
-         (decode ? kDecodeTileClocks : kTileClocks) * t.features() / 128 * std::max(waves, 1.0);
+         fixed_clocks * t.features() / 128 * std::max(waves, 1.0);
 }
 
 GemmPlan PlanGemm(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {

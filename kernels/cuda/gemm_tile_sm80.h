@@ -40,6 +40,7 @@ struct Geometry {
   static constexpr bool kPromotes = Promotes(kMode);
   static constexpr bool kFloat = SumsInFloat(kMode);
   static constexpr bool kFolds = kMode == GemmMode::kFolded4;
+  static constexpr bool kBiased = kFolds && kFamily == GemmFamily::kDecode;  // Accumulators::rows
   using Sum = std::conditional_t<kFloat, float, int32_t>;
 
   static constexpr int kUnitSteps = UnitSteps(kBits);

@@ -95,7 +95,7 @@ struct GemmTile {
   constexpr int stage_alignment() const { return family == GemmFamily::kWgmma ? 1024 : 128; }
 };
 
-inline constexpr std::array<GemmTile, 13> kGemmTiles = {{
+inline constexpr std::array<GemmTile, 14> kGemmTiles = {{
     {GemmFamily::kSmallM, 2, 1, 4, 1, 1, 5, 4, 4, false, false, true},  // 128 x 8
     {GemmFamily::kSmallM, 2, 2, 4, 1, 1, 5, 4, 4, false, false, true},  // 128 x 16
     {GemmFamily::kSmallM, 2, 4, 4, 1, 1, 4, 4, 3, false, true, true},   // 128 x 32
@@ -106,9 +106,10 @@ inline constexpr std::array<GemmTile, 13> kGemmTiles = {{
     {GemmFamily::kWgmma, 1, 16, 8, 1, 1, 6, 5, 1, true, true, true},    // 128 x 128
     {GemmFamily::kDecode, 2, 1, 1, 1, 8, 3, 2, 2, true, true, false},   // 32 x 8
     {GemmFamily::kDecode, 4, 2, 1, 1, 4, 3, 2, 2, true, true, false},   // 64 x 16
-    {GemmFamily::kDecode, 2, 2, 1, 1, 8, 2, 2, 2, true, true, false},   // 32 x 16
+    {GemmFamily::kDecode, 1, 2, 1, 1, 8, 4, 3, 2, true, true, false},   // 16 x 16
     {GemmFamily::kDecode, 4, 4, 1, 1, 4, 2, 2, 2, true, false, false},  // 64 x 32
     {GemmFamily::kDecode, 2, 4, 1, 1, 4, 3, 2, 2, true, true, false},   // 32 x 32
+    {GemmFamily::kDecode, 1, 1, 1, 1, 8, 5, 3, 2, true, true, false},   // 16 x 8
 }};
 
 // One expert's weight part in device memory (gemm_pack.h says how the arrays lie).

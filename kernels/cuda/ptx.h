@@ -24,6 +24,9 @@ namespace intermix::cuda {
 //   a  4 registers of 4 int8 (row-major A), b  2 registers (column-major B), d  4 accumulators
 INTERMIX_DEVICE void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4],
                                      const uint32_t (&b)[2]);
+// The same of unsigned A: u8 x s8 -> s32.
+INTERMIX_DEVICE void mma_m16n8k32_u8_s8(int32_t (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]);
 
 // D[16, 8] += A[16, 16] . B[16, 8]; bf16 x bf16 -> f32.
 INTERMIX_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4],
@@ -135,6 +138,8 @@ INTERMIX_DEVICE uint16_t to_bf16(float value);    // cvt.rn.bf16.f32; NaN become
 INTERMIX_DEVICE uint32_t to_bf16x2(float low, float high);
 INTERMIX_DEVICE float float_of_bits(uint32_t bits);  // mov.b32
 INTERMIX_DEVICE uint32_t bits_of_float(float value);
+// sum + the products of four int8 each (dp4a.s32.s32).
+INTERMIX_DEVICE int32_t dot_s8x4(uint32_t a, uint32_t b, int32_t sum);
 INTERMIX_DEVICE int32_t popc(uint32_t value);  // the number of 1 bits
 INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector);
 

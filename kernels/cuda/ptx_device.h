@@ -19,6 +19,15 @@ INTERMIX_DEVICE void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+INTERMIX_DEVICE void mma_m16n8k32_u8_s8(int32_t (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 INTERMIX_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4],
                                        const uint32_t (&b)[2]) {
   asm volatile(
@@ -174,6 +183,9 @@ INTERMIX_DEVICE uint32_t bits_of_float(float value) { return __float_as_uint(val
 INTERMIX_DEVICE int32_t opaque(int32_t value) {
   asm volatile("" : "+r"(value));
   return value;
+}
+INTERMIX_DEVICE int32_t dot_s8x4(uint32_t a, uint32_t b, int32_t sum) {
+  return __dp4a(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);
 }
 INTERMIX_DEVICE int32_t popc(uint32_t value) { return __popc(value); }
 INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {

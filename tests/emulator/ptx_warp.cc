@@ -56,8 +56,11 @@ struct Mma {
 // B: register r holds rows 16r + 4t .. + 3 of column group;
 // C, D: register r holds row group + 8 * (r >> 1), column 2t + (r & 1).
 // The sums of 32 products stay below 2^20: exact in float, which compilers vectorise best.
-void CombineMmaS8(void* const* arguments) {
-  int8_t a[16][32], b[8][32];  // b transposed
+//   A  int8_t or uint8_t
+template <typename A>
+void CombineMma8(void* const* arguments) {
+  A a[16][32];
+  int8_t b[8][32];  // transposed
   for (int l = 0; l < kLanes; ++l) {
     const auto& lane = *static_cast<const Mma<int32_t>*>(arguments[l]);
     const int group = l / 4, t = l % 4;
@@ -160,7 +163,13 @@ void LoadMatrices(uint32_t (&r)[4], const void* shared_row, const void* site) {
 void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   const emu::InEmulator inside;
   Mma<int32_t> lane = {.d = d, .a = a, .b = b};
-  JoinWarp(Collective::kMma, __builtin_return_address(0), &lane, CombineMmaS8);
+  JoinWarp(Collective::kMma, __builtin_return_address(0), &lane, CombineMma8<int8_t>);
+}
+
+void mma_m16n8k32_u8_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const emu::InEmulator inside;
+  Mma<int32_t> lane = {.d = d, .a = a, .b = b};
+  JoinWarp(Collective::kMma, __builtin_return_address(0), &lane, CombineMma8<uint8_t>);
 }
 
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

@@ -38,6 +38,7 @@ std::vector<uint32_t> FromLanes(const nlohmann::json& lanes) {
 
 Fragment FragmentOf(const std::string& instruction) {
   if (instruction == "mma_m16n8k32_s8") return Fragment::kMmaS8;
+  if (instruction == "mma_m16n8k32_u8_s8") return Fragment::kMmaU8S8;
   if (instruction == "mma_m16n8k16_bf16") return Fragment::kMmaBf16;
   if (instruction == "ldmatrix_x4") return Fragment::kLdmatrix;
   CHECK_EQ(instruction, std::string("ldmatrix_x4_trans"));

@@ -11,11 +11,15 @@ __global__ void ExecuteKernel(const uint32_t* in, uint32_t* out) {
   const int lane = static_cast<int>(threadIdx.x);
   const uint32_t* w = in + lane * kFragmentWords;
   uint32_t result[kFragmentResults];
-  if constexpr (kFragment == Fragment::kMmaS8) {
+  if constexpr (kFragment == Fragment::kMmaS8 || kFragment == Fragment::kMmaU8S8) {
     const uint32_t a[4] = {w[0], w[1], w[2], w[3]}, b[2] = {w[4], w[5]};
     int32_t d[4];
     for (int i = 0; i < 4; ++i) d[i] = static_cast<int32_t>(w[6 + i]);
-    mma_m16n8k32_s8(d, a, b);
+    if constexpr (kFragment == Fragment::kMmaS8) {
+      mma_m16n8k32_s8(d, a, b);
+    } else {
+      mma_m16n8k32_u8_s8(d, a, b);
+    }
     for (int i = 0; i < 4; ++i) result[i] = static_cast<uint32_t>(d[i]);
   } else if constexpr (kFragment == Fragment::kMmaBf16) {
     const uint32_t a[4] = {w[0], w[1], w[2], w[3]}, b[2] = {w[4], w[5]};
@@ -51,6 +55,9 @@ std::vector<uint32_t> RunFragment(Fragment fragment, const std::vector<uint32_t>
   switch (fragment) {
     case Fragment::kMmaS8:
       run(ExecuteKernel<Fragment::kMmaS8>);
+      break;
+    case Fragment::kMmaU8S8:
+      run(ExecuteKernel<Fragment::kMmaU8S8>);
       break;
     case Fragment::kMmaBf16:
       run(ExecuteKernel<Fragment::kMmaBf16>);

@@ -9,10 +9,10 @@
 namespace intermix::cuda {
 
 // Of each lane, in 32-bit words.
-//   kMmaS8, kMmaBf16  in: a[4], b[2], d[4]; out: d[4]
+//   kMma*             in: a[4], b[2], d[4]; out: d[4]
 //   kLdmatrix*        in: the 16 bytes of row `lane` in shared memory, then the row whose address
 //                     the lane gives; out: r[4]
-enum class Fragment : uint8_t { kMmaS8, kMmaBf16, kLdmatrix, kLdmatrixTrans };
+enum class Fragment : uint8_t { kMmaS8, kMmaU8S8, kMmaBf16, kLdmatrix, kLdmatrixTrans };
 inline constexpr int kFragmentWords = 10;  // in, the unused ones zero
 inline constexpr int kFragmentResults = 4;
 

@@ -57,8 +57,8 @@ int main(int argc, char** argv) {
   CHECK_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
   std::mt19937 random(20240614);
   std::vector<FragmentCase> cases;
-  for (const char* name :
-       {"mma_m16n8k32_s8", "mma_m16n8k16_bf16", "ldmatrix_x4", "ldmatrix_x4_trans"}) {
+  for (const char* name : {"mma_m16n8k32_s8", "mma_m16n8k16_bf16", "ldmatrix_x4",
+                           "ldmatrix_x4_trans", "mma_m16n8k32_u8_s8"}) {
     for (int i = 0; i < kCasesOfEach; ++i) {
       const std::vector<uint32_t> in = DrawInput(FragmentOf(name), random);
       cases.push_back({.instruction = name, .in = in, .out = RunFragment(FragmentOf(name), in)});
