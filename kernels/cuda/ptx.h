@@ -49,6 +49,17 @@ INTERMIX_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* shared_row)
 //   add   to what d holds; else d is only written
 INTERMIX_DEVICE void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4],
                                          const void* rows, bool add);
+// The same of bfloat16, D[64, 64] (+)= A[64, 16] . B[16, 64]; bf16 x bf16 -> f32; fragments of
+// mma_m16n8k16_bf16. rows: column n of B is 32 bytes of the 128-byte row n.
+INTERMIX_DEVICE void wgmma_m64n64k16_bf16(float (&d)[8][4], const uint32_t (&a)[4],
+                                          const void* rows, bool add);
+// D[64, 64] += A[64, 16] . B[16, 64], and of 128 columns.
+//   rows  row k of B is the 128-byte row k, at a multiple of 1024 bytes, with the same swizzle;
+//         columns 64 .. 127 are in further rows, 8192 bytes on
+INTERMIX_DEVICE void wgmma_m64n64k16_bf16_trans(float (&d)[8][4], const uint32_t (&a)[4],
+                                                const void* rows);
+INTERMIX_DEVICE void wgmma_m64n128k16_bf16_trans(float (&d)[16][4], const uint32_t (&a)[4],
+                                                 const void* rows);
 // Before the first of some, and after a or d were written: orders registers.
 INTERMIX_DEVICE void wgmma_fence();
 INTERMIX_DEVICE void wgmma_commit();
@@ -57,6 +68,8 @@ template <int N>
 INTERMIX_DEVICE void wgmma_wait();
 // After the wait, before d is read: the compiler does not see that the wait changes it.
 INTERMIX_DEVICE void wgmma_settle(int32_t (&d)[16][4]);
+template <int kTiles>
+INTERMIX_DEVICE void wgmma_settle(float (&d)[kTiles][4]);
 // The same for a, where other registers are written before the wait: the compiler thinks that a is
 // free as soon as the wgmma was started, and may take it for those.
 INTERMIX_DEVICE void wgmma_settle(uint32_t (&a)[4]);

@@ -108,6 +108,7 @@ void BlockRunner::Prepare(BlockState& block) {
     warps_.resize(kMaxThreads / kWarpLanes);
   }
   block_ = &block;
+  block.threads = threads_.data();
   block.fences = {};
   exited_ = 0;
   for (int w = 0; w < num_warps; ++w) {
@@ -126,7 +127,7 @@ void BlockRunner::Prepare(BlockState& block) {
     thread.block = &block;
     thread.ForgetCopies();
     thread.uncommitted = 0;
-    thread.unfenced = false;
+    thread.proxy_fences.clear();
     thread.mmas.clear();
     thread.mma_groups.clear();
     thread.uncommitted_mmas = 0;
@@ -243,7 +244,6 @@ void BlockRunner::CheckBarrierSites() {
 }
 
 void BlockRunner::ReleaseBarrier() {
-  for (int t = 0; t < num_threads_; ++t) block_->unfenced |= threads_[t].unfenced;
   block_->order->Barrier(*block_, threads_.data(), num_threads_);
   block_->barrier = block_->Tick();
   for (WarpState& warp : warps_) warp.stamp = block_->barrier;

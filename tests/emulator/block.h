@@ -53,9 +53,17 @@ struct AsyncCopy {
   bool valid;
 };
 
+// Of a wgmma: D[64, columns] of products of int8, or of bfloat16; B transposed or not.
+struct MmaShape {
+  bool bf16;
+  bool transposed;
+  int columns;
+};
+
 // A lane's part of a wgmma that its warp has not waited for. Registers are read when it runs.
 struct AsyncMma {
-  int32_t (*d)[4];    // [16][4]
+  MmaShape shape;
+  void* d;            // [columns / 8][4] int32, or float
   const uint32_t* a;  // [4]
   const char* rows;
   bool add;
@@ -89,9 +97,9 @@ struct ThreadState {
   size_t copies_done = 0;
   size_t groups_done = 0;
   int uncommitted = 0;
-  bool unfenced = false;  // copies have arrived that no fence has shown to the asynchronous proxy
-  std::vector<AsyncMma> mmas;   // wgmma, oldest first
-  std::vector<int> mma_groups;  // wgmma in each committed group
+  std::vector<uint64_t> proxy_fences;  // fence_async_proxy, as stamps with no thread in them
+  std::vector<AsyncMma> mmas;          // wgmma, oldest first
+  std::vector<int> mma_groups;         // wgmma in each committed group
   int uncommitted_mmas = 0;
   ThreadFences fences;
 
@@ -120,13 +128,13 @@ struct BlockState {
   bool lets_next_start = false;   // some thread did,
   bool lets_before_wait = false;  // or even before it waited
   const History* history = nullptr;
-  BlockOrder* order = nullptr;  // null for a copy engine
+  BlockOrder* order = nullptr;           // null for a copy engine
+  const ThreadState* threads = nullptr;  // by id
   BlockFences fences;
   const char* parameters = nullptr;  // of the kernel
   size_t parameter_bytes = 0;
   bool shadow = true;
   bool uninitialised = false;
-  bool unfenced = false;  // copies that a thread left so are behind a barrier
   bool aborted = false;
   cudaError_t error = cudaSuccess;  // that ends the launch
 

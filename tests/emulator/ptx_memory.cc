@@ -21,7 +21,6 @@ void DeliverCopies(ThreadState& thread, size_t groups) {
         std::memset(copy.shared, 0, 16);
       }
       MarkDelivered(thread, reinterpret_cast<uintptr_t>(copy.shared));
-      thread.unfenced = true;
     }
   }
   if (thread.groups_done == thread.groups.size() && thread.copies_done == thread.copies.size()) {

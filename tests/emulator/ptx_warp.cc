@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cuda/ptx.h"
+#include "tests/emulator/bf16_products.h"
 #include "tests/emulator/block.h"
 #include "tests/emulator/shadow.h"
 #include "tests/emulator/shadow_inl.h"
@@ -89,36 +90,20 @@ void CombineMma8(void* const* arguments) {
   }
 }
 
-float FromBf16(uint32_t bits) { return std::bit_cast<float>(bits << 16); }
-
-// PTX ISA 9.7.15.5.8, "Matrix Fragments for mma.m16n8k16 with floating point type": as above with
-// two elements a register: A columns 8 * (r >> 1) + 2t, + 1; B rows 8r + 2t, + 1.
-// Hardware's order and intermediate rounding are not documented; here one rounding of the exact sum
-// (the products are exact in double, their sum nearly so).
+// As above with two elements a register (UnpackA): B rows 8r + 2t, + 1.
 void CombineMmaBf16(void* const* arguments) {
   float a[16][16], b[8][16];
   for (int l = 0; l < kLanes; ++l) {
     const auto& lane = *static_cast<const Mma<float>*>(arguments[l]);
-    const int group = l / 4, t = l % 4;
-    for (int r = 0; r < 4; ++r) {
-      float* at = &a[group + 8 * (r & 1)][8 * (r >> 1) + 2 * t];
-      at[0] = FromBf16(lane.a[r] & 0xFFFF);
-      at[1] = FromBf16(lane.a[r] >> 16);
-    }
-    for (int r = 0; r < 2; ++r) {
-      float* at = &b[group][8 * r + 2 * t];
-      at[0] = FromBf16(lane.b[r] & 0xFFFF);
-      at[1] = FromBf16(lane.b[r] >> 16);
-    }
+    emu::UnpackA(lane.a, l, a);
+    for (int r = 0; r < 2; ++r) emu::UnpackBf16(lane.b[r], &b[l / 4][8 * r + 2 * (l % 4)]);
   }
   for (int l = 0; l < kLanes; ++l) {
     float* d = static_cast<const Mma<float>*>(arguments[l])->d;
     for (int r = 0; r < 4; ++r) {
       const float* row = a[l / 4 + 8 * (r >> 1)];
       const float* column = b[2 * (l % 4) + (r & 1)];
-      double sum = d[r];
-      for (int k = 0; k < 16; ++k) sum += static_cast<double>(row[k]) * column[k];
-      d[r] = static_cast<float>(sum);
+      d[r] = emu::AddProducts(d[r], row, column);
     }
   }
 }

@@ -1,7 +1,9 @@
 #include "tests/emulator/shadow.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <vector>
 
 #include "tests/emulator/block.h"
 #include "tests/emulator/host_memory.h"
@@ -215,7 +217,33 @@ void CheckOutside(const ThreadState& thread, uintptr_t address, size_t bytes, Ac
                 text + owner);
 }
 
+// True where `thread` knows of a fence between the write that left `stamp` and now.
+bool SeenByProxy(const ThreadState& thread, uint64_t stamp) {
+  const BlockState& block = *thread.block;
+  if (stamp < block.start) return true;
+  if (stamp & kAsync) return false;
+  const std::vector<uint64_t>& fences = block.threads[stamp & kWhoMask].proxy_fences;
+  const auto first = std::ranges::upper_bound(fences, stamp);
+  return first != fences.end() && Ordered(thread, *first | (stamp & kWhoMask), block.start);
+}
+
 }  // namespace
+
+void CheckSeenByProxy(const ThreadState& thread, uintptr_t shared) {
+  if (!thread.block->shadow) return;
+  for (uintptr_t word = shared; word < shared + 16; word += 4) {
+    const Cell* cell = WordCell(word);
+    const bool split = cell->writer & kSplit;
+    if (split) cell = ByteCell(word);
+    for (int i = 0; i < (split ? 4 : 1); ++i) {
+      if (SeenByProxy(thread, cell[i].writer)) continue;
+      EndLaunch(Violation::kAsyncCopy, Where() + ": wgmma reads " +
+                                           AddressName(*thread.block, word) + ", which " +
+                                           NameStamp(*thread.block, cell[i].writer) +
+                                           " wrote, and no fence_async_proxy has shown it");
+    }
+  }
+}
 
 void CheckAccess(ThreadState& thread, uintptr_t address, size_t bytes, size_t natural,
                  Access access) {

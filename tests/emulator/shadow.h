@@ -50,6 +50,10 @@ void CheckAccess(ThreadState& thread, uintptr_t address, size_t bytes, size_t na
 // A cp.async of `thread` to these 16 bytes has arrived: from now on an ordinary write of it.
 void MarkDelivered(ThreadState& thread, uintptr_t shared);
 
+// Ends the launch where the running thread's wgmma may not see what 16 bytes of shared memory hold:
+// the writer, or who waited for the copy, must have called fence_async_proxy before a barrier.
+void CheckSeenByProxy(const ThreadState& thread, uintptr_t shared);
+
 // End the launch where `address` is not in the block's shared memory, or is in it.
 void CheckShared(const void* address, const char* instruction);
 void CheckGlobal(const void* address, const char* instruction);

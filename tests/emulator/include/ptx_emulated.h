@@ -26,6 +26,8 @@ void wgmma_wait() {
   emu::WaitForWgmma(N, __builtin_return_address(0));
 }
 inline void wgmma_settle(int32_t (&)[16][4]) {}
+template <int kTiles>
+void wgmma_settle(float (&)[kTiles][4]) {}
 inline void wgmma_settle(uint32_t (&)[4]) {}
 template <int N>
 void give_up_registers() {}

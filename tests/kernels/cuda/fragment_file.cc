@@ -45,6 +45,13 @@ Fragment FragmentOf(const std::string& instruction) {
   return Fragment::kLdmatrixTrans;
 }
 
+const Product* FindProduct(const std::string& instruction) {
+  for (const Product& product : kProducts) {
+    if (instruction == product.instruction) return &product;
+  }
+  return nullptr;
+}
+
 std::vector<FragmentCase> ReadFragmentCases(const std::string& path) {
   std::ifstream file(path);
   const nlohmann::json root = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);

@@ -44,6 +44,15 @@ std::vector<uint32_t> DrawInput(Fragment fragment, std::mt19937& random) {
   return in;
 }
 
+std::vector<uint32_t> DrawProduct(const Product& product, std::mt19937& random) {
+  std::vector<uint32_t> in;
+  for (int i = 0; i < product.words_a() + product.words_b(); ++i) {
+    in.push_back(SmallBf16(random) | SmallBf16(random) << 16);
+  }
+  for (int i = 0; i < product.words_d(); ++i) in.push_back(SmallBf16(random) << 16);
+  return in;
+}
+
 }  // namespace
 }  // namespace intermix::cuda
 
@@ -63,6 +72,11 @@ int main(int argc, char** argv) {
       const std::vector<uint32_t> in = DrawInput(FragmentOf(name), random);
       cases.push_back({.instruction = name, .in = in, .out = RunFragment(FragmentOf(name), in)});
     }
+  }
+  for (const Product& product : kProducts) {
+    if (properties.major != 9 || properties.minor != 0) break;
+    const std::vector<uint32_t> in = DrawProduct(product, random);
+    cases.push_back({.instruction = product.instruction, .in = in, .out = RunProduct(product, in)});
   }
   WriteFragmentCases(argv[1], properties.name, cases);
   return 0;
