@@ -205,7 +205,11 @@ void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
     p.stats = reinterpret_cast<float2*>(p.partials + MaxSplits(args, p) * p.tokens *
                                                          int64_t{p.num_heads} * p.head_dim);
   }
-  const auto launch = prepared.few_rows ? LaunchAttentionDecode : LaunchAttentionPrompt;
+  // Small heads of a prompt would leave half of wgmma's columns empty.
+  const bool wgmma = args.wgmma && (args.cache.quantized() || head_dim > kWgmmaHeadDim / 2);
+  const auto launch = prepared.few_rows ? LaunchAttentionDecode
+                      : wgmma           ? LaunchAttentionPromptWgmma
+                                        : LaunchAttentionPrompt;
   launch(prepared.launch, prepared.grid, stream);
   if (prepared.grid.shares == 1) return;
   Launch("MergeSplits", MergeSplitsKernel,

@@ -1,12 +1,12 @@
 // Launcher of paged attention; see Backend::PagedAttention. Stream-ordered; nothing is allocated
 // and nothing is read back, so the launches depend on shapes alone. Tensors lie on the device.
 //
-// Scores and values are products of bfloat16 on mma.sync, in one order for prefill and decode: 64
-// positions at a time, a running maximum within each split of kAttentionSplit positions, splits
-// merged in ascending order. A row's result depends on its query and its positions alone: not on
-// the batch, the chunking, the block table or the scratch memory. It is within rounding of
-// ReferenceBackend, which holds q and the weights of the softmax in float32; the last bits of 2^x
-// and of mma.sync are the device's own.
+// Scores and values are products of bfloat16 on mma.sync, or on wgmma with the same bits, in one
+// order for prefill and decode: 64 positions at a time, a running maximum within each split of
+// kAttentionSplit positions, splits merged in ascending order. A row's result depends on its query
+// and its positions alone: not on the batch, the chunking, the block table or the scratch memory.
+// It is within rounding of ReferenceBackend, which holds q and the weights of the softmax in
+// float32; the last bits of 2^x and of mma.sync are the device's own.
 //
 // bfloat16 holds the codes of an int8 cache exactly. Their scales join as in
 // Backend::PagedAttention: k's the finished product, v's the weight, which is rounded after that.
@@ -36,6 +36,7 @@ struct PagedAttentionArgs {
   // float32. With less, or none, few rows over long sequences are slower; no bit changes.
   Tensor scratch;
   int num_multiprocessors = 1;  // of the device: how many splits are worth computing at once
+  bool wgmma = false;           // compute capability 9.0: large tiles of prompts run on it
 };
 void PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
 

@@ -113,16 +113,20 @@ __device__ ThreadPieces<C> thread_pieces(const AttentionParams& p, const int32_t
 }
 
 // Starts the copy of one chunk of k or v.
+//   to  to(i): where this thread's piece i belongs in shared memory
+template <typename C, typename To>
+__device__ void copy_pieces(const void* cache, const ThreadPieces<C>& pieces, const To& to) {
+#pragma unroll
+  for (int i = 0; i < ThreadPieces<C>::kCount; ++i) {
+    cp_async_16(to(i), static_cast<const char*>(cache) + pieces.bytes[i], pieces.real[i]);
+  }
+}
 //   row_elements, piece_elements  from one row and piece to the next in shared memory
 template <typename C, typename T>
 __device__ void copy_pieces(const void* cache, const ThreadPieces<C>& pieces, T* to,
                             int row_elements, int piece_elements) {
   T* first = to + piece_row<C>(0) * row_elements + piece_column<C>() * piece_elements;
-#pragma unroll
-  for (int i = 0; i < ThreadPieces<C>::kCount; ++i) {
-    cp_async_16(first + i * row_elements, static_cast<const char*>(cache) + pieces.bytes[i],
-                pieces.real[i]);
-  }
+  copy_pieces(cache, pieces, [&](int i) { return first + i * row_elements; });
 }
 
 }  // namespace intermix::cuda

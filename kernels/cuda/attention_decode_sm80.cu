@@ -9,7 +9,6 @@
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/attention_unfinite.h"
-#include "kernels/cuda/launch.h"
 
 namespace intermix::cuda {
 namespace {
@@ -188,8 +187,8 @@ __device__ void accumulate_chunk(const uint16_t* weights, const typename S::Elem
     if (!ragged || !any_found(found)) return;
 #pragma unroll 1
     for (int t = 0; t < kChunk; t += 16) {
-      add_unfinite(weights + t, S::kWeightStride, v + t * S::kStride + first_column, S::kStride,
-                   position + t, rows, part);
+      add_unfinite(weights + t, S::kWeightStride, LinearValues{v + first_column, S::kStride}, t,
+                   position, rows, part);
     }
   }
 }
@@ -279,20 +278,15 @@ template <int kHeadDim, typename Element>
 void LaunchDecode(const AttentionLaunch& launch, const AttentionGrid& grid, cudaStream_t stream) {
   using Memory = DecodeMemory<DecodeShape<kHeadDim, Element>>;
   static_assert(sizeof(Memory) <= 99 * 1024, "a block of sm_86 has no more");
-  Launch("AttentionDecode", AttentionDecodeKernel<kHeadDim, Element>,
-         {.grid = dim3(static_cast<unsigned>(grid.tiles), static_cast<unsigned>(grid.shares)),
-          .block = dim3(kThreads),
-          .shared_bytes = sizeof(Memory),
-          .stream = stream,
-          .early = true},
-         launch);
+  LaunchTiles("AttentionDecode", AttentionDecodeKernel<kHeadDim, Element>, sizeof(Memory), launch,
+              grid, stream);
 }
 
 }  // namespace
 
 void LaunchAttentionDecode(const AttentionLaunch& launch, const AttentionGrid& grid,
                            cudaStream_t stream) {
-  WithAttentionShape<static_cast<int>(kMaxHeadDim)>(
+  WithAttentionShape<32, static_cast<int>(kMaxHeadDim)>(
       launch.p, [&]<int kHeadDim, typename Element>() {
         LaunchDecode<kHeadDim, Element>(launch, grid, stream);
       });

@@ -129,13 +129,14 @@ __device__ inline TilePair load_value_pair(const uint16_t* from) {
   return {{{bits[0], bits[1]}, {bits[2], bits[3]}}};
 }
 
-// Sixteen int8 in the first half of 32 bytes become bfloat16 in all of them, in widen_s8's order.
-__device__ inline void widen_in_place(void* piece) {
-  auto* words = static_cast<uint4*>(piece);
-  const uint4 bytes = words[0];
+// Sixteen int8 become bfloat16 in widen_s8's order: the even ones in their place, the odd ones in
+// another.
+__device__ inline void widen_in_place(void* bytes_then_even, void* odd) {
+  auto* even = static_cast<uint4*>(bytes_then_even);
+  const uint4 bytes = *even;
   const EvenOdd x[4] = {widen_s8(bytes.x), widen_s8(bytes.y), widen_s8(bytes.z), widen_s8(bytes.w)};
-  words[0] = {x[0].even, x[1].even, x[2].even, x[3].even};
-  words[1] = {x[0].odd, x[1].odd, x[2].odd, x[3].odd};
+  *even = {x[0].even, x[1].even, x[2].even, x[3].even};
+  *static_cast<uint4*>(odd) = {x[0].odd, x[1].odd, x[2].odd, x[3].odd};
 }
 
 // Two neighbouring columns of a thread's output fragments, among the warp's. An int8 cache has

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention_types.h"
+#include "kernels/cuda/launch.h"
 
 namespace intermix::cuda {
 
@@ -12,6 +13,7 @@ inline constexpr int kDecodeRows = kWarpRows;
 inline constexpr int kDecodeBlocks = 2;
 
 inline constexpr int kMaxPromptHeadDim = 128;  // what registers hold
+inline constexpr int kWgmmaHeadDim = 64;       // the least that wgmma kernels are compiled for
 
 struct AttentionGrid {
   int64_t tiles;   // slots of find_tile times groups of heads
@@ -21,19 +23,37 @@ struct AttentionGrid {
 // Many rows of a sequence.
 void LaunchAttentionPrompt(const AttentionLaunch& launch, const AttentionGrid& grid,
                            cudaStream_t stream);
+// The same on wgmma, for compute capability 9.0 alone.
+void LaunchAttentionPromptWgmma(const AttentionLaunch& launch, const AttentionGrid& grid,
+                                cudaStream_t stream);
 // Few rows of a sequence.
 void LaunchAttentionDecode(const AttentionLaunch& launch, const AttentionGrid& grid,
                            cudaStream_t stream);
 
+// Starts a kernel of these: a block for each tile and share, of kThreads.
+inline void LaunchTiles(const char* name, void (*kernel)(AttentionLaunch), size_t shared_bytes,
+                        const AttentionLaunch& launch, const AttentionGrid& grid,
+                        cudaStream_t stream) {
+  Launch(name, kernel,
+         {.grid = dim3(static_cast<unsigned>(grid.tiles), static_cast<unsigned>(grid.shares)),
+          .block = dim3(kThreads),
+          .shared_bytes = shared_bytes,
+          .stream = stream,
+          .early = true},
+         launch);
+}
+
 // Calls f<kHeadDim, Element>() for what the cache holds: the least head_dim that kernels are
-// compiled for, up to kLargest. An int8 fragment has too many columns for the smallest.
-template <int kLargest, typename F>
+// compiled for, from kLeast up to kLargest. An int8 fragment has too many columns for the smallest.
+template <int kLeast, int kLargest, typename F>
 void WithAttentionShape(const AttentionParams& p, const F& f) {
   const auto with_dim = [&]<int kHeadDim>() {
     if (p.k_scales != nullptr) return f.template operator()<kHeadDim, int8_t>();
     f.template operator()<kHeadDim, uint16_t>();
   };
-  if (p.k_scales == nullptr && p.head_dim <= 32) return f.template operator()<32, uint16_t>();
+  if constexpr (kLeast == 32) {
+    if (p.k_scales == nullptr && p.head_dim <= 32) return f.template operator()<32, uint16_t>();
+  }
   if (p.head_dim <= 64) return with_dim.template operator()<64>();
   if (kLargest == 128 || p.head_dim <= 128) return with_dim.template operator()<128>();
   if constexpr (kLargest > 128) with_dim.template operator()<kLargest>();

@@ -49,13 +49,22 @@ __device__ void add_weights(const uint32_t (&weights)[4], Partial<kTiles>& part)
 }
 
 template <int kTiles>
-__device__ void rescale(const float (&factors)[2], Partial<kTiles>& part) {
+__device__ void rescale_sum(const float (&factors)[2], Partial<kTiles>& part) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) part.sum[i] = mul_rn(part.sum[i], factors[i / 2]);
+}
+template <int kTiles>
+__device__ void rescale_out(const float (&factors)[2], Partial<kTiles>& part) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    part.sum[i] = mul_rn(part.sum[i], factors[i / 2]);
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) part.out[n][i] = mul_rn(part.out[n][i], factors[i / 2]);
   }
+}
+template <int kTiles>
+__device__ void rescale(const float (&factors)[2], Partial<kTiles>& part) {
+  rescale_sum(factors, part);
+  rescale_out(factors, part);
 }
 
 // The merge of two splits (Backend::PagedAttention): both parts times their factor.

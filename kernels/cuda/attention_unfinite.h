@@ -27,26 +27,37 @@ __device__ void keep_finite(uint32_t (&values)[kTiles][kRegisters], uint32_t& fo
 // Whether a thread of the warp found one.
 __device__ inline bool any_found(uint32_t found) { return ballot((found & 0x80008000u) != 0) != 0; }
 
-// Adds those of 16 positions.
+// Values in shared memory, [positions, stride].
+struct LinearValues {
+  const uint16_t* first;
+  int stride;
+
+  __device__ const uint16_t* at(int position, int column) const {
+    return first + position * stride + column;
+  }
+};
+
+// Adds those of 16 positions of a chunk.
 //   weights  [16 rows, stride weight_stride], of these positions
-//   values   [16, stride value_stride], from the warp's first column on
-template <int kTiles>
-__device__ void add_unfinite(const uint16_t* weights, int weight_stride, const uint16_t* values,
-                             int value_stride, int32_t first_position, const WarpRows& rows,
+//   values   of the chunk: at(position, column), from the warp's first column on
+//   begin    the first of the positions, in the chunk that begins at first_position
+template <typename Values, int kTiles>
+__device__ void add_unfinite(const uint16_t* weights, int weight_stride, const Values& values,
+                             int32_t begin, int32_t first_position, const WarpRows& rows,
                              Partial<kTiles>& part) {
   const uint16_t* row = weights + lane_id() / 4 * weight_stride;
-  const uint16_t* column = values + lane_id() % 4 * 2;
+  const int32_t column = lane_id() % 4 * 2;
 #pragma unroll 1
   for (int32_t t = 0; t < 16; ++t) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      if (first_position + t > rows.positions[half]) continue;
+      if (first_position + begin + t > rows.positions[half]) continue;
       const float weight = from_bf16(row[half * 8 * weight_stride + t]);
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const uint32_t v = column[t * value_stride + n * 8 + i];
+          const uint32_t v = *values.at(begin + t, column + n * 8 + i);
           float& sum = part.out[n][half * 2 + i];
           if (!is_finite(v)) sum = fma_rn(weight, from_bf16(v), sum);
         }

@@ -108,7 +108,8 @@ void CudaBackend::PagedAttention(const Tensor& q, const PagedRows& rows, const K
                                    .scale = scale,
                                    .out = out,
                                    .scratch = Tensor(),
-                                   .num_multiprocessors = context_->gemm_device().sm_count};
+                                   .num_multiprocessors = context_->gemm_device().sm_count,
+                                   .wgmma = context_->gemm_device().wgmma};
   const int64_t floats = cuda::PagedAttentionScratch(args);
   if (floats > 0 && floats <= kMaxAttentionScratchFloats) {
     args.scratch = Tensor(attention_scratch_.Reserve(static_cast<size_t>(floats) * sizeof(float)),

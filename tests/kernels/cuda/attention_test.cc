@@ -1,6 +1,7 @@
 // The kernels of rope.cu equal ReferenceBackend bit for bit. Paged attention is within rounding of
 // it, and a row's result is the same, bit for bit, whatever shares its launch: other rows of its
-// sequence, other sequences, the block table, splits computed at once or one after the other.
+// sequence, other sequences, the block table, splits computed at once or one after the other; and
+// on wgmma, where the device has it, as on mma.sync.
 #include "kernels/cuda/attention.h"
 
 #include <cmath>
@@ -106,8 +107,18 @@ class World {
   const AttentionInputs& inputs() const { return inputs_; }
   KvLayer cache() const { return cache_.layer(); }
 
-  // q  [rows, num_heads * head_dim]; returns [rows, num_heads * head_dim] bfloat16
+  // q  [rows, num_heads * head_dim]; returns [rows, num_heads * head_dim] bfloat16, which every
+  // family of kernels gives
   OwnedTensor Attend(const Tensor& q, const Execution& execution) const {
+    OwnedTensor result = Launch(q, execution, /*wgmma=*/false);
+    if (cuda::DeviceHasWgmma()) {
+      EXPECT_TRUE(BitwiseEqual(Launch(q, execution, /*wgmma=*/true).view, result.view));
+    }
+    return result;
+  }
+
+ private:
+  OwnedTensor Launch(const Tensor& q, const Execution& execution, bool wgmma) const {
     const int64_t cols = q.cols();
     // Both are slices of wider rows.
     const OwnedTensor wide_q = OwnedTensor::Host(DType::kF32, {q.rows(), cols + 8});
@@ -134,7 +145,8 @@ class World {
                           .scale = 1.0f / std::sqrt(static_cast<float>(case_.head_dim)),
                           .out = d_out.view.Cols(0, cols),
                           .scratch = d_scratch.view,
-                          .num_multiprocessors = execution.num_multiprocessors},
+                          .num_multiprocessors = execution.num_multiprocessors,
+                          .wgmma = wgmma},
                          nullptr);
     const OwnedTensor wide_out = d_out.ToHost();
     OwnedTensor result = OwnedTensor::Host(DType::kBF16, {q.rows(), cols});
@@ -146,7 +158,6 @@ class World {
     return result;
   }
 
- private:
   // One position of one sequence: [num_kv_heads, head_dim] to the cache.
   void Put(const BFloat16* from, int64_t block, int64_t offset, const Tensor& values,
            const Tensor& scales) const {
@@ -374,6 +385,20 @@ TEST_P(CudaAttentionTest, APromptOfManyHeadsIsTheSameInEveryBatchAndChunking) {
   }
 }
 
+// Chunks that all rows of a warpgroup see, that some see, and that none does; tiles whose last
+// warpgroup has few rows, or none. Attend compares.
+TEST_P(CudaAttentionTest, WgmmaGivesTheBitsOfMmaSync) {
+  for (const DType dtype : kCacheDTypes) {
+    for (const int64_t head_dim : {48, 64, 80, 128}) {
+      SCOPED_TRACE(::testing::Message() << head_dim << " of " << Name(dtype));
+      const Cuts cuts(head_dim, {0, 0, 0, 1}, {620, 70}, dtype);
+      cuts.Run({580, 0}, {40, 70}, kSplitsInTurn, 2);
+      cuts.Run({340, 41}, {50, 20}, kSplitsAtOnce, 3);
+      cuts.Run({0, 0}, {130, 22}, kSplitsInTurn, 4);
+    }
+  }
+}
+
 // Of the last columns, which a prompt's tile sums elsewhere, and of the first.
 void CudaAttentionTest::ExpectUnfiniteStays(int64_t head_dim) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -402,7 +427,7 @@ void CudaAttentionTest::ExpectUnfiniteStays(int64_t head_dim) {
 
 // What one position holds reaches the rows from there on, whoever shares their tile, and no other.
 TEST_P(CudaAttentionTest, UnfiniteKeysAndValuesStayWithTheRowsThatSeeThem) {
-  for (const int64_t head_dim : {32, 128}) ExpectUnfiniteStays(head_dim);
+  for (const int64_t head_dim : {32, 64, 128}) ExpectUnfiniteStays(head_dim);
 }
 
 // The same with an int8 cache, where the whole head of the position is lost.
