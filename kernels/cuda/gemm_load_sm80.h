@@ -50,6 +50,8 @@ class TileLoader {
       scale_groups_left_ = scale_tile < num_tiles && touched ? groups.count - slot : 0;
     }
     whole_stages_ = num_tiles >= G::kBlockTiles && Aligned(args) ? args.k / kStageK : 0;
+    tile_bytes_ = TileBytes(args);
+    row_step_ = RowStep(args);
   }
 
   INTERMIX_DEVICE void Load(char* stage, const GemmArgs& args, int32_t stage_index) {
@@ -59,7 +61,7 @@ class TileLoader {
 
   INTERMIX_DEVICE void LoadWeight(char* stage, const GemmArgs& args, int32_t stage_index) {
     char* const shared = stage + Thread() * 16;
-    const int64_t tile_bytes = TileBytes(args);
+    const int64_t tile_bytes = kKeepsSteps ? tile_bytes_ : TileBytes(args);
     if (stage_index < whole_stages_) {
 #pragma unroll
       for (int i = 0; i < kCodePieces; ++i) {
@@ -92,8 +94,7 @@ class TileLoader {
       const unsigned piece = (thread ^ token ^ i * kTokensAtOnce % 8) % 8;
       return row + piece * 16 + i * kTokensAtOnce * kStageK;
     };
-    // Of 32 bits: one instruction then multiplies and adds.
-    const int64_t row_step = int64_t{static_cast<int32_t>(args.x_stride)} * kTokensAtOnce;
+    const int64_t row_step = kKeepsSteps ? row_step_ : RowStep(args);
     if (stage_index < whole_stages_) {
 #pragma unroll
       for (int i = 0; i < kRowPieces; ++i) {
@@ -124,6 +125,8 @@ class TileLoader {
   static constexpr bool kByUnit = kTilesAtOnce == 0;              // a warp loads codes unit by unit
   static constexpr int kCodePieces =
       kByUnit ? G::kBlockTiles * G::kTileUnits : G::kBlockTiles * kTilePieces / G::kLoadThreads;
+  // Threads that only load have registers for what others find again in each stage.
+  static constexpr bool kKeepsSteps = G::kFamily == GemmFamily::kWgmma;
   static_assert(kTilesAtOnce == 0 || G::kBlockTiles % kTilesAtOnce == 0);
   static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 
@@ -142,6 +145,10 @@ class TileLoader {
   // Of codes, from one feature tile to the next.
   INTERMIX_DEVICE static int32_t TileBytes(const GemmArgs& args) {
     return static_cast<int32_t>((static_cast<uint32_t>(args.k) + kUnitK - 1) / kUnitK * kUnitBytes);
+  }
+  // From one of this thread's rows to the next. Of 32 bits: one instruction multiplies and adds.
+  INTERMIX_DEVICE static int32_t RowStep(const GemmArgs& args) {
+    return static_cast<int32_t>(args.x_stride) * kTokensAtOnce;
   }
   // Every row of x begins at a multiple of 16 bytes.
   INTERMIX_DEVICE static bool Aligned(const GemmArgs& args) {
@@ -190,6 +197,8 @@ class TileLoader {
   int32_t rows_left_ = 0;
   int32_t scale_groups_left_ = 0;
   int32_t group_shift_ = 0;
+  int32_t tile_bytes_ = 0;
+  int32_t row_step_ = 0;
 };
 
 }  // namespace intermix::cuda

@@ -66,9 +66,10 @@ struct GemmTile {
 
   constexpr int features() const { return 16 * feature_tiles * warps_n; }
   constexpr int tokens() const { return 8 * token_tiles * warps_m; }
-  // Of a block: kWgmma has a warpgroup besides that only loads.
+  // Of a block: kWgmma has two warpgroups besides that only load. One would not keep up: the copies
+  // of a thread wait for each other's registers.
   constexpr int load_threads() const {
-    return family == GemmFamily::kWgmma ? 128 : 32 * warps_n * warps_m;
+    return family == GemmFamily::kWgmma ? 256 : 32 * warps_n * warps_m;
   }
   constexpr int threads() const {
     return 32 * warps_n * warps_m * warps_k + (family == GemmFamily::kWgmma ? load_threads() : 0);

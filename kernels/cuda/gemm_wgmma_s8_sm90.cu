@@ -176,7 +176,7 @@ struct StageRing {
   INTERMIX_DEVICE void Next() { at = at + G::kStageBytes < kBytes ? at + G::kStageBytes : 0; }
 };
 
-// The warpgroup that loads: one stage each time the others begin with one.
+// The warpgroups that load: one stage each time the others begin with one.
 template <class G>
 INTERMIX_DEVICE void LoadStages(const GemmArgs& args, const BlockShare<G>& share,
                                 StageRing<G> ring) {
@@ -256,11 +256,11 @@ INTERMIX_DEVICE void ComputeTiles(const GemmArgs& args, const BlockShare<G>& sha
 template <class G>
 __global__ void __launch_bounds__(G::kThreads, 1)
     WgmmaGemmKernel(const GemmArgs args, int32_t stages_at) {
-  // The block begins with 168 for each thread. What it takes must be there, or it waits for ever.
-  constexpr int kLoadRegisters = 56;
-  constexpr int kComputeRegisters = 224;
+  // The block begins with 128 for each thread. What it takes must be there, or it waits for ever.
+  constexpr int kLoadRegisters = 48;
+  constexpr int kComputeRegisters = 208;
   static_assert(G::kLoadThreads * kLoadRegisters + G::kFirstLoadThread * kComputeRegisters <=
-                G::kThreads * 168);
+                G::kThreads * 128);
   wait_for_kernels_ahead();
   let_next_kernel_start();
   CountRowTiles<G>(args);
