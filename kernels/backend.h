@@ -156,6 +156,7 @@ class Backend {
   // Of a quantised cache, k and v are the codes as float32, and the scales join score and weight:
   //   score[t] = (LaneDot(q, k[t]) * k_scale[t]) * scale
   //   o[d] = sum over t ascending of fma(p[t] * v_scale[t], v[t][d], o[d])
+  // Positions before a sequence's first row are of an earlier step (PagedRows).
   //   q           [tokens, num_heads * head_dim] float32, after RopeAndStoreKv
   //   kv_head_of  [num_heads], on the host
   //   out         [tokens, num_heads * head_dim] bfloat16

@@ -90,7 +90,8 @@ struct KvLayer {
 };
 
 // Where this step's rows sit; the same for every layer. Sequences' rows are contiguous and
-// ascending.
+// ascending. No op of the step writes the cache of positions before a sequence's first row: an
+// earlier step did, so attention may read it while the ops ahead still run.
 struct PagedRows {
   Tensor positions;     // [tokens] int32, from 0 in each sequence
   Tensor slots;         // [tokens] int32, block * block_size + offset: where the row's K/V go

@@ -11,15 +11,21 @@ namespace intermix::cuda {
 namespace {
 
 // Merges the splits of a row that has several, ascending. A block has one (token, head), a thread
-// two of its columns; the splits of a batch are on their way together.
+// two of its columns. The splits of a batch are on their way together; in groups, since a merge
+// with nothing costs less than a branch, and changes nothing.
 __global__ void MergeSplitsKernel(AttentionParams p) {
   constexpr int kBatch = 16;
-  start_early();
-  const int64_t row = blockIdx.x;
-  const int64_t rows = static_cast<int64_t>(p.tokens) * p.num_heads;
-  const int64_t token = row / p.num_heads;
+  constexpr int kGroup = 4;
+  let_next_kernel_start();
+  const auto row = static_cast<int32_t>(blockIdx.x);
+  const int32_t token = row / p.num_heads;
+  const int32_t head = row - token * p.num_heads;
   const auto column = static_cast<int32_t>(threadIdx.x) * 2;
-  const int32_t splits = p.positions[token] / kAttentionSplit + 1;
+  const int32_t splits = p.positions[token] / kAttentionSplit + 1;  // the step's input
+  const int64_t rows = int64_t{p.tokens} * p.num_heads;
+  const float2* stats_from = p.stats + row;
+  const float* from = p.partials + int64_t{row} * p.head_dim + column;
+  wait_for_kernels_ahead();
   if (splits == 1 || column >= p.head_dim) return;
   float2 total = {-infinity(), 0.0f};  // maximum and sum
   float2 out = {0.0f, 0.0f};
@@ -28,20 +34,25 @@ __global__ void MergeSplitsKernel(AttentionParams p) {
     float2 x[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      const int64_t split = first + i < splits ? first + i : splits - 1;  // always one to read
-      stats[i] = p.stats[split * rows + row];
-      x[i] =
-          *reinterpret_cast<const float2*>(p.partials + (split * rows + row) * p.head_dim + column);
+      if (i % kGroup == 0 && first + i >= splits) break;
+      stats[i] = {-infinity(), 0.0f};
+      x[i] = {0.0f, 0.0f};
+      if (first + i < splits) {
+        stats[i] = *stats_from;
+        x[i] = *reinterpret_cast<const float2*>(from);
+      }
+      stats_from += rows;
+      from += rows * p.head_dim;
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      if (first + i >= splits) break;
+      if (i % kGroup == 0 && first + i >= splits) break;
       const MergeFactors factors = merge_factors(total.x, stats[i].x);
       total = {factors.max, merged(factors, total.y, stats[i].y)};
       out = {merged(factors, out.x, x[i].x), merged(factors, out.y, x[i].y)};
     }
   }
-  uint16_t* to = p.out + token * p.out_stride + row % p.num_heads * p.head_dim + column;
+  uint16_t* to = p.out + token * p.out_stride + head * p.head_dim + column;
   *reinterpret_cast<uint32_t*>(to) = normalized_pair(out.x, out.y, total.y);
 }
 

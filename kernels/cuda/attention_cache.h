@@ -1,6 +1,9 @@
 // Where chunks of positions lie in the cache, and their way to shared memory. Device code.
 #pragma once
 
+#include <cstdint>
+#include <limits>
+
 #include "kernels/cuda/attention_types.h"
 
 namespace intermix::cuda {
@@ -23,9 +26,10 @@ struct CachePlaces<kPositions, false> {
   int32_t pieces[kPositions];
 };
 
+//   with_scales  whether an int8 cache's scales may be read yet; else they are 0
 template <bool kScaled>
-__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile,
-                                 int32_t position) {
+__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t position,
+                                 bool with_scales = true) {
   const AttentionParams& p = launch.p;
   CachePlace place = {-1, 0.0f, 0.0f};
   if (position > tile.max_position) return place;
@@ -35,7 +39,7 @@ __device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile
   const int32_t block = p.block_tables[tile.sequence * p.table_stride + index];
   const int32_t head = launch.groups.kv_heads[tile.group];
   place.piece = block * p.block_pieces + head * p.head_pieces + offset * p.position_pieces;
-  if constexpr (kScaled) {
+  if (kScaled && with_scales) {
     const int64_t scale =
         static_cast<int64_t>(block) * p.block_scales + head * p.head_scales + offset;
     place.k_scale = p.k_scales[scale];
@@ -66,15 +70,32 @@ __device__ void store_places(const CachePlace& place, CachePlaces<kPositions, kS
 }
 
 // A block's first two, at once.
+//   old_positions  of the sequence; new ones get their scales from first_new_scales
 template <int kPositions, bool kScaled>
 __device__ void first_places(const AttentionLaunch& launch, const Tile& tile, int32_t first,
-                             int32_t second, CachePlaces<kPositions, kScaled>* places) {
+                             int32_t second, CachePlaces<kPositions, kScaled>* places,
+                             int32_t old_positions = std::numeric_limits<int32_t>::max()) {
   static_assert(2 * kPositions <= kThreads);
   const auto thread = static_cast<int32_t>(threadIdx.x);
   if (thread >= 2 * kPositions) return;
   const int32_t index = thread % kPositions;
   const int32_t position = (thread < kPositions ? first : second) + index;
-  store_place(find_place<kScaled>(launch, tile, position), index, places[thread / kPositions]);
+  const CachePlace place = find_place<kScaled>(launch, tile, position, position < old_positions);
+  store_place(place, index, places[thread / kPositions]);
+}
+template <int kPositions, bool kScaled>
+__device__ void first_new_scales(const AttentionLaunch& launch, const Tile& tile, int32_t first,
+                                 int32_t second, CachePlaces<kPositions, kScaled>* places,
+                                 int32_t old_positions) {
+  if constexpr (kScaled) {
+    const auto thread = static_cast<int32_t>(threadIdx.x);
+    const int32_t index = thread % kPositions;
+    const int32_t position = (thread < kPositions ? first : second) + index;
+    if (thread >= 2 * kPositions || position < old_positions) return;
+    const CachePlace place = find_place<true>(launch, tile, position);
+    places[thread / kPositions].k_scales[index] = place.k_scale;
+    places[thread / kPositions].v_scales[index] = place.v_scale;
+  }
 }
 
 // The 16-byte pieces of a chunk that this thread copies: of neighbouring rows, in one column.
@@ -82,8 +103,8 @@ template <typename C>
 struct ThreadPieces {
   static constexpr int kCount = kChunk * C::kPieces / kThreads;
   static_assert(kThreads % C::kPieces == 0 && kCount > 0);
-  int64_t bytes[kCount];  // from the cache's start
-  bool real[kCount];      // false beyond the last position and head_dim, where zeros belong
+  int32_t places[kCount];  // in pieces from the cache's start
+  bool real[kCount];       // false beyond the last position and head_dim, where zeros belong
 };
 template <typename C>
 __device__ int32_t piece_row(int i) {
@@ -107,7 +128,7 @@ __device__ ThreadPieces<C> thread_pieces(const AttentionParams& p, const int32_t
 #pragma unroll
   for (int i = 0; i < ThreadPieces<C>::kCount; ++i) {
     pieces.real[i] = real && from[i] >= 0;
-    pieces.bytes[i] = pieces.real[i] ? static_cast<int64_t>(from[i] + column) * 16 : 0;
+    pieces.places[i] = from[i] + column;
   }
   return pieces;
 }
@@ -118,7 +139,8 @@ template <typename C, typename To>
 __device__ void copy_pieces(const void* cache, const ThreadPieces<C>& pieces, const To& to) {
 #pragma unroll
   for (int i = 0; i < ThreadPieces<C>::kCount; ++i) {
-    cp_async_16(to(i), static_cast<const char*>(cache) + pieces.bytes[i], pieces.real[i]);
+    cp_async_16(to(i), static_cast<const char*>(cache) + int64_t{pieces.places[i]} * 16,
+                pieces.real[i]);
   }
 }
 //   row_elements, piece_elements  from one row and piece to the next in shared memory

@@ -43,34 +43,38 @@ __device__ int32_t step_position(int32_t step) {
   return split * kAttentionSplit + step % S::kStepsPerSplit * S::kPositions;
 }
 
-// Copies chunks in the order of their use: k's of a step, v's of a step.
+template <typename S>
+__device__ typename S::Element* next_slot(typename S::Element* slot, DecodeMemory<S>& shared) {
+  return slot == shared.chunks[S::kSlots - 1] ? shared.chunks[0] : slot + S::kChunkElements;
+}
+
+// Copies chunks in the order of their use: the keys of a step, its values, the next step's keys.
 template <typename S>
 struct Feed {
-  int32_t step = 0;
-  int32_t chunk = 0;  // of the step's 2 * kStepChunks
-  int32_t slot = 0;
+  typename S::Element* slot;
 
-  __device__ void Copy(const AttentionParams& p, const Tile& tile, DecodeMemory<S>& shared) {
-    if (step_position<S>(step) <= tile.max_position) {
-      const bool is_key = chunk < S::kStepChunks;
-      const int32_t* places = shared.places[step % 2].pieces + chunk % S::kStepChunks * kChunk;
-      copy_pieces(is_key ? p.k : p.v, thread_pieces<S>(p, places), shared.chunks[slot], S::kStride,
-                  S::kPiece);
+  // Of a step, chunk 0 .. 2 * kStepChunks - 1, a constant.
+  //   position, places  the step's
+  __device__ void Copy(const AttentionParams& p, const Tile& tile, int32_t position,
+                       const typename S::Places& places, int chunk, DecodeMemory<S>& shared) {
+    const int of_kind = chunk % S::kStepChunks;
+    if (position + of_kind * kChunk <= tile.max_position) {
+      const ThreadPieces<S> pieces = thread_pieces<S>(p, places.pieces + of_kind * kChunk);
+      copy_pieces(chunk < S::kStepChunks ? p.k : p.v, pieces, slot, S::kStride, S::kPiece);
     }
     cp_async_commit();
-    slot = slot + 1 == S::kSlots ? 0 : slot + 1;
-    chunk = chunk + 1 == 2 * S::kStepChunks ? 0 : chunk + 1;
-    step += chunk == 0 ? 1 : 0;
+    slot = next_slot<S>(slot, shared);
   }
 };
 
 // scores[c] = q . k^T of the rows and the warp's 8 positions of chunk c, with an int8 cache's
-// scales and the mask; leaves their maxima in shared memory.
-//   keys  the chunks' places in the ring
+// scales and the mask; leaves their maxima in shared memory. Of rows 8 to 15 only where there are
+// such.
+//   keys  the chunks' places in the ring; of one beyond the last position, whatever lies there
 template <typename S>
 __device__ void score_step(const typename S::Element* const (&keys)[S::kStepChunks],
-                           int32_t position, const typename S::Places& places, const WarpRows& rows,
-                           const uint32_t (&q)[S::kQuerySteps][4],
+                           int32_t position, const typename S::Places& places, const Tile& tile,
+                           const WarpRows& rows, const uint32_t (&q)[S::kQuerySteps][4],
                            float (&scores)[S::kStepChunks][4], DecodeMemory<S>& shared) {
 #pragma unroll
   for (int c = 0; c < S::kStepChunks; ++c) {
@@ -89,10 +93,11 @@ __device__ void score_step(const typename S::Element* const (&keys)[S::kStepChun
     }
   }
 #pragma unroll
-  for (int c = 0; c < S::kStepChunks; ++c) {
-    const int32_t first = c * kChunk + warp_id() * 8 + lane_id() % 4 * 2;
+  for (int half = 0; half < 2; ++half) {
+    if (half == 1 && tile.rows <= 8) break;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int c = 0; c < S::kStepChunks; ++c) {
+      const int32_t first = c * kChunk + warp_id() * 8 + lane_id() % 4 * 2;
       float max = -infinity();
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -102,32 +107,37 @@ __device__ void score_step(const typename S::Element* const (&keys)[S::kStepChun
         max = max_nan(max, score);
       }
       max = max_of_row(max);
-      if (lane_id() % 4 == 0) {
-        shared.maxima[c][half * 8 + lane_id() / 4][warp_id()] = max;
-      }
+      if (lane_id() % 4 == 0) shared.maxima[c][half * 8 + lane_id() / 4][warp_id()] = max;
     }
   }
 }
 
-// Moves the maxima on and leaves the step's weights in shared memory.
+// Moves the maxima on and leaves the step's weights in shared memory, of the same rows.
 //   factors  what the sums are multiplied by before a chunk's are added
 template <typename S>
 __device__ void weigh_step(float scale_log2e, int32_t position, const typename S::Places& places,
-                           const WarpRows& rows, const float (&scores)[S::kStepChunks][4],
-                           float (&maxima)[2], float (&factors)[S::kStepChunks][2],
-                           DecodeMemory<S>& shared) {
+                           const Tile& tile, const WarpRows& rows,
+                           const float (&scores)[S::kStepChunks][4], float (&maxima)[2],
+                           float (&factors)[S::kStepChunks][2], DecodeMemory<S>& shared) {
 #pragma unroll
-  for (int c = 0; c < S::kStepChunks; ++c) {
-    const int32_t first = c * kChunk + warp_id() * 8 + lane_id() % 4 * 2;
+  for (int half = 0; half < 2; ++half) {
+    const int32_t row = half * 8 + lane_id() / 4;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int32_t row = half * 8 + lane_id() / 4;
+    for (int c = 0; c < S::kStepChunks; ++c) factors[c][half] = 1.0f;
+    if (half == 1 && tile.rows <= 8) break;
+    float largest[S::kStepChunks];
+#pragma unroll
+    for (int c = 0; c < S::kStepChunks; ++c) {
       const auto* of_warps = reinterpret_cast<const float4*>(shared.maxima[c][row]);
       const float4 a = of_warps[0];
       const float4 b = of_warps[1];
-      const float max = max_nan(max_nan(max_nan(a.x, a.y), max_nan(a.z, a.w)),
-                                max_nan(max_nan(b.x, b.y), max_nan(b.z, b.w)));
-      factors[c][half] = raise_max(max, scale_log2e, maxima[half]);
+      largest[c] = max_nan(max_nan(max_nan(a.x, a.y), max_nan(a.z, a.w)),
+                           max_nan(max_nan(b.x, b.y), max_nan(b.z, b.w)));
+    }
+#pragma unroll
+    for (int c = 0; c < S::kStepChunks; ++c) {
+      const int32_t first = c * kChunk + warp_id() * 8 + lane_id() % 4 * 2;
+      factors[c][half] = raise_max(largest[c], scale_log2e, maxima[half]);
       const float shift = finite_shift(maxima[half]);
       const float low = weight(scores[c][half * 2], scale_log2e, shift);
       const float high = weight(scores[c][half * 2 + 1], scale_log2e, shift);
@@ -146,12 +156,11 @@ __device__ void weigh_step(float scale_log2e, int32_t position, const typename S
 }
 
 // part.out += weights . v of a chunk, for the warp's columns, and the sum of the weights.
+//   kRagged  some rows may not see all positions of a bfloat16 cache
 //   weights  of the chunk's positions, row 0
-//   ragged   some rows may not see all positions
-template <typename S>
+template <typename S, bool kRagged>
 __device__ void accumulate_chunk(const uint16_t* weights, const typename S::Element* v,
-                                 int32_t position, bool ragged, const WarpRows& rows,
-                                 Partial<S::kTiles>& part) {
+                                 int32_t position, const WarpRows& rows, Partial<S::kTiles>& part) {
   constexpr int kScaledWeights = kWarpRows * S::kWeightStride;
   const uint16_t* weight_rows = weights + lane_id() % 16 * S::kWeightStride + lane_id() / 16 * 8;
   const int32_t first_column = warp_id() * S::kTiles * 8;
@@ -170,11 +179,9 @@ __device__ void accumulate_chunk(const uint16_t* weights, const typename S::Elem
     for (int n = 0; n < S::kTiles; n += 2) {
       uint32_t b[2][2][2];
       load_values<S>(from + t * S::kStride + n * 8, b);
-      if constexpr (!S::kScaled) {
-        if (ragged) {
-          keep_finite(b[0], found);
-          keep_finite(b[1], found);
-        }
+      if constexpr (kRagged) {
+        keep_finite(b[0], found);
+        keep_finite(b[1], found);
       }
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
@@ -183,8 +190,8 @@ __device__ void accumulate_chunk(const uint16_t* weights, const typename S::Elem
       }
     }
   }
-  if constexpr (!S::kScaled) {
-    if (!ragged || !any_found(found)) return;
+  if constexpr (kRagged) {
+    if (!any_found(found)) return;
 #pragma unroll 1
     for (int t = 0; t < kChunk; t += 16) {
       add_unfinite(weights + t, S::kWeightStride, LinearValues{v + first_column, S::kStride}, t,
@@ -194,70 +201,99 @@ __device__ void accumulate_chunk(const uint16_t* weights, const typename S::Elem
 }
 
 // blockIdx: x as in find_tile, y the first split; a block takes every gridDim.y-th split.
+//
+// What it reads before the kernels ahead have ended are the step's inputs, and keys and values of
+// positions before the sequence's first of this step: an earlier step left them (PagedRows).
 template <int kHeadDim, typename Element>
 __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
     AttentionDecodeKernel(const __grid_constant__ AttentionLaunch launch) {
   using S = DecodeShape<kHeadDim, Element>;
   const AttentionParams& p = launch.p;
   auto& shared = *reinterpret_cast<DecodeMemory<S>*>(shared_memory());
-  const Tile tile = find_tile<kDecodeRows>(launch);  // from the step's inputs alone
-  start_early();
-  if (tile.rows == 0 || step_position<S>(0) > tile.max_position) return;
-  first_places(launch, tile, step_position<S>(0), step_position<S>(1), shared.places);
+  let_next_kernel_start();
+  const Tile tile = find_tile<kDecodeRows>(launch);
+  int32_t position = step_position<S>(0);
+  int32_t next = step_position<S>(1);
+  if (tile.rows == 0 || position > tile.max_position) return wait_for_kernels_ahead();
+  const int32_t old_positions = p.positions[tile.first_token];
+  first_places(launch, tile, position, next, shared.places, old_positions);
+  const RowQueries found = find_rows(launch, tile, 0);
+  const WarpRows& rows = found.rows;
   sync_block();
-  Feed<S> feed;
-  for (int i = 0; i < S::kSlots; ++i) feed.Copy(p, tile, shared);
+  Feed<S> feed = {.slot = shared.chunks[0]};
+  // Of the step in use, or of the next where `chunk` is beyond its chunks.
+  const auto copy = [&](int32_t step, int chunk) {
+    constexpr int kChunks = 2 * S::kStepChunks;
+    feed.Copy(p, tile, chunk < kChunks ? position : next,
+              shared.places[(step + chunk / kChunks) % 2], chunk % kChunks, shared);
+  };
+#pragma unroll
+  for (int chunk = 0; chunk < S::kSlots; ++chunk) {
+    const int32_t first =
+        (chunk < 2 * S::kStepChunks ? position : next) + chunk % S::kStepChunks * kChunk;
+    if (first + kChunk > old_positions) wait_for_kernels_ahead();
+    copy(0, chunk);
+  }
+  wait_for_kernels_ahead();
   uint32_t q[S::kQuerySteps][4];
-  const WarpRows rows = load_rows<S>(launch, tile, 0, q);
+  load_queries<S>(found, tile, p.head_dim, q);
+  first_new_scales(launch, tile, position, next, shared.places, old_positions);
   const int32_t first_column = warp_id() * S::kTiles * 8;
 
   Partial<S::kTiles> part;
   Partial<S::kTiles> total;
   clear(part);
   clear(total);
-  int32_t slot = 0;
+  Element* slot = shared.chunks[0];
   const auto next_chunk = [&] {
-    const Element* chunk = shared.chunks[slot];
-    slot = slot + 1 == S::kSlots ? 0 : slot + 1;
+    const Element* chunk = slot;
+    slot = next_slot<S>(slot, shared);
     return chunk;
   };
-  int32_t step = 0;
-  for (int32_t position = step_position<S>(0); position <= tile.max_position;
-       position = step_position<S>(++step)) {
+  for (int32_t step = 0; position <= tile.max_position; ++step) {
     if (step == 0) {
       cp_async_wait<S::kSlots - S::kStepChunks>();
     } else {
       cp_async_wait<S::kSlots - 2 * S::kStepChunks>();
     }
     sync_block();  // the keys are here; the last values and weights are no longer read
-    for (int c = 0; c < S::kStepChunks && step > 0; ++c) feed.Copy(p, tile, shared);
-    const CachePlace later =
-        find_places<S::kPositions, S::kScaled>(launch, tile, step_position<S>(step + 2));
+    if (step > 0) {
+#pragma unroll
+      for (int c = 0; c < S::kStepChunks; ++c) copy(step, S::kSlots - S::kStepChunks + c);
+    }
+    const int32_t after = step_position<S>(step + 2);
+    const CachePlace later = find_places<S::kPositions, S::kScaled>(launch, tile, after);
     const typename S::Places& places = shared.places[step % 2];
     const Element* keys[S::kStepChunks];
     for (const Element*& k : keys) k = next_chunk();
     float scores[S::kStepChunks][4];
-    score_step<S>(keys, position, places, rows, q, scores, shared);
+    score_step<S>(keys, position, places, tile, rows, q, scores, shared);
     sync_block();  // the maxima are here; the keys are no longer read
-    for (int c = 0; c < S::kStepChunks; ++c) feed.Copy(p, tile, shared);
+#pragma unroll
+    for (int c = 0; c < S::kStepChunks; ++c) copy(step, S::kSlots + c);
     float factors[S::kStepChunks][2];
-    weigh_step<S>(p.scale_log2e, position, places, rows, scores, part.max, factors, shared);
+    weigh_step<S>(p.scale_log2e, position, places, tile, rows, scores, part.max, factors, shared);
     cp_async_wait<S::kSlots - S::kStepChunks>();
     sync_block();  // the values and the weights are here
     store_places(later, shared.places[step % 2]);
+#pragma unroll
     for (int c = 0; c < S::kStepChunks; ++c) {
       const Element* v = next_chunk();
-      if (first_column >= S::kDim) continue;
       const int32_t first = position + c * kChunk;
-      const bool ragged =
-          tile.min_position < tile.max_position && first + kChunk - 1 > tile.min_position;
+      if (first_column >= S::kDim || first > tile.max_position) continue;
+      const uint16_t* weights = shared.weights[0] + c * kChunk;
       rescale(factors[c], part);
-      accumulate_chunk<S>(shared.weights[0] + c * kChunk, v, first, ragged, rows, part);
-    }
-    if ((step + 1) % S::kStepsPerSplit != 0 && step_position<S>(step + 1) <= tile.max_position) {
-      continue;
+      if (!S::kScaled && tile.min_position < tile.max_position &&
+          first + kChunk - 1 > tile.min_position) {
+        accumulate_chunk<S, !S::kScaled>(weights, v, first, rows, part);
+      } else {
+        accumulate_chunk<S, false>(weights, v, first, rows, part);
+      }
     }
     const int32_t split = position / kAttentionSplit;
+    position = next;
+    next = after;
+    if ((step + 1) % S::kStepsPerSplit != 0 && position <= tile.max_position) continue;
     if (p.partials != nullptr) {
       if (split == 0) store_out<S>(launch, tile, rows, part, first_column, 0);
       store_partials<S>(launch, tile, rows, part, first_column, split);

@@ -7,7 +7,8 @@
 // - Before the wait it writes nothing, and reads what no kernel that may still run writes: what was
 //   there when the model was loaded (codes and scales, a norm's gain, the router's gate) and what
 //   the step copied to the device (positions, slots). Behind a copy, a collective or an event a
-//   kernel starts when that is done.
+//   kernel starts when that is done. So what an earlier step wrote is over, too: decode attention
+//   reads the cache of positions before a sequence's first row of this step (PagedRows).
 // - A GEMM lets the next kernel start (let_next_kernel_start) after its own wait. So what lies
 //   before a GEMM is over for every kernel behind it, even before that one waits: down reads early
 //   the row offsets that gate and up have read (GemmArgs::offsets_are_old).

@@ -216,6 +216,7 @@ class CudaAttentionTest : public CudaOpsTest {
  protected:
   void ExpectNearReference(const AttentionCase& c, double stddev, DType dtype);
   void ExpectUnfiniteStays(int64_t head_dim);
+  void ExpectReadsWhatRopeWrote(const AttentionCase& c, DType dtype);
 };
 INSTANTIATE_TEST_SUITE_P(, CudaAttentionTest, ::testing::ValuesIn(cuda::AllKernelRuns()), RunName);
 
@@ -395,6 +396,68 @@ TEST_P(CudaAttentionTest, WgmmaGivesTheBitsOfMmaSync) {
       cuts.Run({580, 0}, {40, 70}, kSplitsInTurn, 2);
       cuts.Run({340, 41}, {50, 20}, kSplitsAtOnce, 3);
       cuts.Run({0, 0}, {130, 22}, kSplitsInTurn, 4);
+    }
+  }
+}
+
+// Attention right behind RopeAndStoreKv, which may still run when it starts, and after a pause.
+void CudaAttentionTest::ExpectReadsWhatRopeWrote(const AttentionCase& c, DType dtype) {
+  const AttentionInputs in = MakeAttentionInputs(c);
+  const int64_t rows = c.num_rows();
+  const int64_t q_cols = c.num_heads() * c.head_dim;
+  const int64_t kv_cols = c.num_kv_heads() * c.head_dim;
+  const AttentionCache cache = RandomCache(c, in.num_blocks, dtype, 5);
+  const OwnedTensor qkv = RandomTensor(DType::kF32, {rows, q_cols + 2 * kv_cols}, 1);
+  const OwnedTensor rope = RandomTensor(DType::kF32, {in.max_length, c.head_dim}, 4);
+  const auto attend = [&](int num_multiprocessors, bool pause) {
+    const DeviceCache d_cache(cache);
+    const DeviceTensor d_qkv(qkv), d_rope(rope), positions(in.positions), slots(in.slots),
+        query_starts(in.query_starts), block_tables(in.block_tables),
+        out(OwnedTensor::Host(DType::kBF16, {rows, q_cols})),
+        scratch(OwnedTensor::Host(DType::kF32, {cuda::PagedAttentionScratch(
+                                                   rows, c.num_heads(), c.head_dim,
+                                                   in.block_tables.view.cols() * c.block_size)}));
+    const PagedRows paged = {.positions = positions.view,
+                             .slots = slots.view,
+                             .query_starts = query_starts.view,
+                             .block_tables = block_tables.view};
+    const Tensor q = d_qkv.view.Cols(0, q_cols);
+    cuda::RopeAndStoreKv({.q = q,
+                          .k = d_qkv.view.Cols(q_cols, q_cols + kv_cols),
+                          .v = d_qkv.view.Cols(q_cols + kv_cols, q_cols + 2 * kv_cols),
+                          .rope = d_rope.view,
+                          .rows = paged,
+                          .cache = d_cache.layer()},
+                         nullptr);
+    if (pause) d_cache.k.ToHost();
+    cuda::PagedAttention({.q = q,
+                          .rows = paged,
+                          .cache = d_cache.layer(),
+                          .kv_head_of = c.kv_head_of,
+                          .scale = 0.3f,
+                          .out = out.view,
+                          .scratch = scratch.view,
+                          .num_multiprocessors = num_multiprocessors},
+                         nullptr);
+    return out.ToHost();
+  };
+  const OwnedTensor expected = attend(1, true);
+  EXPECT_TRUE(BitwiseEqual(attend(1, false).view, expected.view));
+  EXPECT_TRUE(BitwiseEqual(attend(64, false).view, expected.view));
+}
+
+// Chunks of positions that all are older than the step may be read before RopeAndStoreKv is done,
+// and no others: sequences that begin, that end inside a chunk, at its edges, at those of a split.
+TEST_P(CudaAttentionTest, WhatTheKernelAheadWritesIsReadAfterIt) {
+  for (const DType dtype : kCacheDTypes) {
+    for (const int64_t head_dim : {32, 128, 256}) {
+      SCOPED_TRACE(::testing::Message() << head_dim << " of " << Name(dtype));
+      ExpectReadsWhatRopeWrote({.head_dim = head_dim,
+                                .block_size = 16,
+                                .kv_head_of = {0, 0, 1},
+                                .past = {0, 63, 64, 127, 150, 256, 383, 600},
+                                .rows = {1, 1, 1, 2, 5, 1, 1, 3}},
+                               dtype);
     }
   }
 }
