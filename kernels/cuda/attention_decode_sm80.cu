@@ -22,6 +22,7 @@ struct DecodeShape : CacheShape<kHeadDim, Element> {
   static constexpr int kStepsPerSplit = kAttentionSplit / kPositions;
   static constexpr int kTiles = kHeadDim > 128 ? 4 : 2;  // of 8 columns, a warp's
   static constexpr int kWeightStride = kPositions + 8;   // ldmatrix has no conflicts
+  static constexpr int kQueryStride = kHeadDim + 8;
   using Places = CachePlaces<kPositions, CacheShape<kHeadDim, Element>::kScaled>;
 };
 
@@ -31,6 +32,7 @@ struct DecodeMemory {
   alignas(16) typename S::Element chunks[S::kSlots][S::kChunkElements];
   // The weights, and of an int8 cache those times v's scales.
   alignas(16) uint16_t weights[S::kScaled ? 2 : 1][kWarpRows * S::kWeightStride];
+  alignas(16) uint16_t queries[kWarpRows * S::kQueryStride];
   alignas(16) float maxima[S::kStepChunks][kWarpRows][kWarps];
   typename S::Places places[2];  // of the step in use and the next
 };
@@ -41,6 +43,61 @@ __device__ int32_t step_position(int32_t step) {
   const int32_t split =
       static_cast<int32_t>(blockIdx.y) + step / S::kStepsPerSplit * static_cast<int32_t>(gridDim.y);
   return split * kAttentionSplit + step % S::kStepsPerSplit * S::kPositions;
+}
+
+// The tile's queries, on their way to shared memory as bfloat16: a thread's pieces of 4 elements.
+// Zeros beyond the last row and head_dim.
+template <typename S>
+struct QueryPieces {
+  static constexpr int kOfRow = S::kDim / 4;
+  static constexpr int kCount = (kWarpRows * kOfRow + kThreads - 1) / kThreads;
+  const float* from[kCount];  // null: zeros
+
+  __device__ static int32_t index(int i) {
+    return static_cast<int32_t>(threadIdx.x) + i * kThreads;
+  }
+  __device__ void Find(const AttentionLaunch& launch, const Tile& tile) {
+    const AttentionParams& p = launch.p;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int32_t row = index(i) / kOfRow;
+      const int32_t column = index(i) % kOfRow * 4;
+      from[i] = nullptr;
+      if (row >= tile.rows || column >= p.head_dim) continue;
+      const RowPlace place = row_place(launch, tile, row);
+      from[i] = p.q + place.token * p.q_stride + place.head * p.head_dim + column;
+    }
+  }
+  // Of an int8 cache, each 16 elements in the order of widen_s8: the even ones first.
+  __device__ void Copy(DecodeMemory<S>& shared) const {
+    float4 x[kCount] = {};
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (from[i] != nullptr) x[i] = *reinterpret_cast<const float4*>(from[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (index(i) >= kWarpRows * kOfRow) continue;
+      const int32_t column = index(i) % kOfRow * 4;
+      uint16_t* row = shared.queries + index(i) / kOfRow * S::kQueryStride;
+      if constexpr (S::kScaled) {
+        uint16_t* to = row + column / 16 * 16 + column % 16 / 2;
+        *reinterpret_cast<uint32_t*>(to) = pack_bf16(x[i].x, x[i].z);
+        *reinterpret_cast<uint32_t*>(to + 8) = pack_bf16(x[i].y, x[i].w);
+      } else {
+        *reinterpret_cast<uint2*>(row + column) = {pack_bf16(x[i].x, x[i].y),
+                                                   pack_bf16(x[i].z, x[i].w)};
+      }
+    }
+  }
+};
+
+// A thread's fragments of them.
+template <typename S>
+__device__ void load_queries(const DecodeMemory<S>& shared, uint32_t (&q)[S::kQuerySteps][4]) {
+  const uint16_t* from = shared.queries + lane_id() % 16 * S::kQueryStride + lane_id() / 16 * 8;
+#pragma unroll
+  for (int step = 0; step < S::kQuerySteps; ++step) ldmatrix_x4(q[step], from + step * 16);
 }
 
 template <typename S>
@@ -217,8 +274,15 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
   if (tile.rows == 0 || position > tile.max_position) return wait_for_kernels_ahead();
   const int32_t old_positions = p.positions[tile.first_token];
   first_places(launch, tile, position, next, shared.places, old_positions);
-  const RowQueries found = find_rows(launch, tile, 0);
-  const WarpRows& rows = found.rows;
+  QueryPieces<S> queries;
+  queries.Find(launch, tile);
+  WarpRows rows = {.first = 0, .positions = {}};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int32_t row = fragment_row(rows, half);
+    const RowPlace place = row_place(launch, tile, row < tile.rows ? row : tile.rows - 1);
+    rows.positions[half] = p.positions[place.token];
+  }
   sync_block();
   Feed<S> feed = {.slot = shared.chunks[0]};
   // Of the step in use, or of the next where `chunk` is beyond its chunks.
@@ -235,8 +299,7 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
     copy(0, chunk);
   }
   wait_for_kernels_ahead();
-  uint32_t q[S::kQuerySteps][4];
-  load_queries<S>(found, tile, p.head_dim, q);
+  queries.Copy(shared);
   first_new_scales(launch, tile, position, next, shared.places, old_positions);
   const int32_t first_column = warp_id() * S::kTiles * 8;
 
@@ -250,17 +313,11 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
     slot = next_slot<S>(slot, shared);
     return chunk;
   };
-  for (int32_t step = 0; position <= tile.max_position; ++step) {
-    if (step == 0) {
-      cp_async_wait<S::kSlots - S::kStepChunks>();
-    } else {
-      cp_async_wait<S::kSlots - 2 * S::kStepChunks>();
-    }
-    sync_block();  // the keys are here; the last values and weights are no longer read
-    if (step > 0) {
-#pragma unroll
-      for (int c = 0; c < S::kStepChunks; ++c) copy(step, S::kSlots - S::kStepChunks + c);
-    }
+  cp_async_wait<S::kSlots - S::kStepChunks>();
+  sync_block();  // queries, scales and the first keys are here
+  uint32_t q[S::kQuerySteps][4];
+  load_queries(shared, q);
+  for (int32_t step = 0;;) {
     const int32_t after = step_position<S>(step + 2);
     const CachePlace later = find_places<S::kPositions, S::kScaled>(launch, tile, after);
     const typename S::Places& places = shared.places[step % 2];
@@ -293,15 +350,22 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
     const int32_t split = position / kAttentionSplit;
     position = next;
     next = after;
-    if ((step + 1) % S::kStepsPerSplit != 0 && position <= tile.max_position) continue;
-    if (p.partials != nullptr) {
-      if (split == 0) store_out<S>(launch, tile, rows, part, first_column, 0);
-      store_partials<S>(launch, tile, rows, part, first_column, split);
-    } else {
-      MergeFactors unused[2];
-      merge_split(part, total, unused);
+    ++step;
+    if (step % S::kStepsPerSplit == 0 || position > tile.max_position) {
+      if (p.partials != nullptr) {
+        if (split == 0) store_out<S>(launch, tile, rows, part, first_column, 0);
+        store_partials<S>(launch, tile, rows, part, first_column, split);
+      } else {
+        MergeFactors unused[2];
+        merge_split(part, total, unused);
+      }
+      clear(part);
     }
-    clear(part);
+    if (position > tile.max_position) break;
+    cp_async_wait<S::kSlots - 2 * S::kStepChunks>();
+    sync_block();  // the keys are here; the values and the weights are no longer read
+#pragma unroll
+    for (int c = 0; c < S::kStepChunks; ++c) copy(step, S::kSlots - S::kStepChunks + c);
   }
   if (p.partials == nullptr) {
     store_out<S>(launch, tile, rows, total, first_column, tile.max_position / kAttentionSplit);

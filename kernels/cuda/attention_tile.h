@@ -62,45 +62,25 @@ __device__ inline int32_t fragment_row(const WarpRows& rows, int half) {
   return rows.first + half * 8 + lane_id() / 4;
 }
 
-// A warp's rows from `first`, and where their queries lie, of the last row where there is none.
-struct RowQueries {
-  WarpRows rows;
-  const float* queries[2];  // of the thread's rows
-};
-__device__ inline RowQueries find_rows(const AttentionLaunch& launch, const Tile& tile,
-                                       int32_t first) {
-  const AttentionParams& p = launch.p;
-  RowQueries found = {.rows = {.first = first, .positions = {-1, -1}}, .queries = {}};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int32_t row = fragment_row(found.rows, half);
-    const RowPlace place = row_place(launch, tile, row < tile.rows ? row : tile.rows - 1);
-    if (first < tile.rows) found.rows.positions[half] = p.positions[place.token];
-    found.queries[half] = p.q + place.token * p.q_stride + place.head * p.head_dim;
-  }
-  return found;
-}
-
-// The thread's fragments of these queries.
+// A warp's rows from `first`, and the thread's queries of them.
 template <typename C>
-__device__ void load_queries(const RowQueries& from, const Tile& tile, int32_t head_dim,
-                             uint32_t (&q)[C::kQuerySteps][4]) {
+__device__ WarpRows load_rows(const AttentionLaunch& launch, const Tile& tile, int32_t first,
+                              uint32_t (&q)[C::kQuerySteps][4]) {
+  const AttentionParams& p = launch.p;
+  WarpRows rows = {.first = first, .positions = {-1, -1}};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (from.rows.first + half * 8 < tile.rows) {
-      load_query<C>(from.queries[half], head_dim, half, q);
+    const int32_t row = fragment_row(rows, half);
+    const RowPlace place = row_place(launch, tile, row < tile.rows ? row : tile.rows - 1);
+    if (first < tile.rows) rows.positions[half] = p.positions[place.token];
+    if (first + half * 8 < tile.rows) {  // of the last row where there is none
+      load_query<C>(p.q + place.token * p.q_stride + place.head * p.head_dim, p.head_dim, half, q);
     } else {
 #pragma unroll
       for (int step = 0; step < C::kQuerySteps; ++step) q[step][half] = q[step][2 + half] = 0;
     }
   }
-}
-template <typename C>
-__device__ WarpRows load_rows(const AttentionLaunch& launch, const Tile& tile, int32_t first,
-                              uint32_t (&q)[C::kQuerySteps][4]) {
-  const RowQueries found = find_rows(launch, tile, first);
-  load_queries<C>(found, tile, launch.p.head_dim, q);
-  return found.rows;
+  return rows;
 }
 
 // Writes the rows whose last split is at most `last_split` to out.  first_column: the warp's
