@@ -12,9 +12,11 @@
 namespace intermix::cuda {
 namespace {
 
-constexpr int kHeld = 16;  // elements of the row that a thread has
+// Elements that a thread takes at once: 16 bytes of float32, so that the pieces of a warp fill
+// whole sectors. (With 32 bytes to a thread each store wrote half of every sector it touched, and
+// twice the sectors went to the second-level cache.)
+constexpr int kPiece = 4;
 constexpr int64_t kMaxThreads = 1024;
-static_assert(kMaxThreads * kHeld == kMaxNormWidth);
 
 enum class Sum { kNone, kRows, kExperts };
 
@@ -46,14 +48,23 @@ struct NormMemory {
   float unused[3];  // what follows begins at a multiple of 16 bytes
 };
 
-// Elements k .. k + kWidth of a row of float32 or bfloat16.
-template <int kWidth, typename T>
-__device__ void load_piece(const T* from, float* x) {
-  if constexpr (kWidth == 8) {
-    float piece[8];
-    load_row8(from, piece);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = piece[i];
+// Elements k .. k + kWidth of a row.
+template <int kWidth>
+__device__ void load_piece(const float* from, float* x) {
+  if constexpr (kWidth == kPiece) {
+    const float4 piece = *reinterpret_cast<const float4*>(from);
+    x[0] = piece.x, x[1] = piece.y, x[2] = piece.z, x[3] = piece.w;
+  } else {
+    *x = load_row1(from);
+  }
+}
+
+template <int kWidth>
+__device__ void load_piece(const uint16_t* from, float* x) {
+  if constexpr (kWidth == kPiece) {
+    const uint2 piece = *reinterpret_cast<const uint2*>(from);
+    x[0] = from_bf16(piece.x), x[1] = float_of_bits(piece.x & 0xFFFF0000u);
+    x[2] = from_bf16(piece.y), x[3] = float_of_bits(piece.y & 0xFFFF0000u);
   } else {
     *x = load_row1(from);
   }
@@ -61,9 +72,8 @@ __device__ void load_piece(const T* from, float* x) {
 
 template <int kWidth>
 __device__ void store_piece(float* to, const float* x) {
-  if constexpr (kWidth == 8) {
+  if constexpr (kWidth == kPiece) {
     *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
-    *reinterpret_cast<float4*>(to + 4) = {x[4], x[5], x[6], x[7]};
   } else {
     *to = *x;
   }
@@ -71,25 +81,42 @@ __device__ void store_piece(float* to, const float* x) {
 
 template <int kWidth>
 __device__ void store_codes(int8_t* to, const float* x, float inverse) {
-  if constexpr (kWidth == 8) {
-    uint2 codes = {0, 0};
-    if (inverse != 0.0f) codes = {code4(x, inverse), code4(x + 4, inverse)};
-    *reinterpret_cast<uint2*>(to) = codes;
+  if constexpr (kWidth == kPiece) {
+    *reinterpret_cast<uint32_t*>(to) = inverse == 0.0f ? 0 : code4(x, inverse);
   } else {
     *to = inverse == 0.0f ? int8_t{0} : static_cast<int8_t>(code(*x, inverse));
   }
 }
 
+// How a block has its row.
+enum class Form {
+  kFewRows,   // soonest: many threads, which have the gain before the row is there
+  kManyRows,  // fewer threads and registers: the more blocks there are, the more is in flight
+  kNarrow     // element by element
+};
+
+// Elements of the row that a thread has in registers.
+template <Form kForm>
+inline constexpr int kHeldIn = kForm == Form::kManyRows ? 16 : 8;
+static_assert(kMaxThreads * kHeldIn<Form::kManyRows> == kMaxNormWidth);
+// Registers that a thread may have: five blocks with rows of 4096 in a multiprocessor, or one of
+// kMaxThreads.
+template <Form kForm>
+inline constexpr int kMaxRegisters = kForm == Form::kManyRows ? 48 : 64;
+
 // Calls visit(k, x) for each piece of the row that this thread has: x[0] .. x[kWidth - 1] are its
-// elements k .. k + kWidth - 1. Wide pieces stay in the thread's registers, `held`; elements one by
-// one stay in shared memory, in `row`.
-template <int kWidth, typename Visit>
+// elements k .. k + kWidth - 1. Wide pieces are in the thread's registers, `held`; elements one by
+// one stay in shared memory, in `row`. A thread's pieces lie at fixed distances, so that it needs
+// one address for all.
+template <int kWidth, int kHeld, typename Visit>
 __device__ void for_each_piece(int32_t cols, float (&held)[kHeld], float* row, const Visit& visit) {
-  if constexpr (kWidth == 8) {
+  if constexpr (kWidth == kPiece) {
+    const auto warp = static_cast<int32_t>(threadIdx.x / kWarp);
+    const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
+    const int32_t first = warp * kWarp * kHeld + lane * kPiece;
 #pragma unroll
-    for (int piece = 0; piece < kHeld / kWidth; ++piece) {
-      const auto k = static_cast<int32_t>((piece * blockDim.x + threadIdx.x) * kWidth);
-      if (k < cols) visit(k, held + piece * kWidth);
+    for (int i = 0; i < kHeld; i += kPiece) {
+      if (first + i * kWarp < cols) visit(first + i * kWarp, held + i);
     }
   } else {
     for (auto k = static_cast<int32_t>(threadIdx.x); k < cols;
@@ -165,19 +192,20 @@ __device__ void add_row(const uint16_t* delta, float* x) {
   for (int i = 0; i < kWidth; ++i) x[i] = add_rn(x[i], y[i]);
 }
 
-template <Sum kSum, int kWidth>
-__global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
+template <Sum kSum, Form kForm>
+__global__ void __maxnreg__(kMaxRegisters<kForm>) RmsNormKernel(NormParams p) {
+  constexpr int kWidth = kForm == Form::kNarrow ? 1 : kPiece;
   auto& shared = *reinterpret_cast<NormMemory*>(shared_memory());
   auto* row = reinterpret_cast<float*>(&shared + 1);  // [cols, padded to 4]
   auto* slots = reinterpret_cast<int32_t*>(row + (p.cols + 3) / 4 * 4);
   float* residual = p.residual + blockIdx.x * p.residual_stride;
-  float held[kHeld];
-  float gain[kHeld];
+  float held[kHeldIn<kForm>];
+  float gain[kHeldIn<kForm>];
   const auto for_each = [&](const auto& visit) {
     for_each_piece<kWidth>(p.cols, held, row, visit);
   };
   let_next_kernel_start();
-  if constexpr (kWidth == 8) {
+  if constexpr (kForm == Form::kFewRows) {
     for_each([&](int32_t k, float* x) { load_piece<kWidth>(p.gain + k, gain + (x - held)); });
   }
   wait_for_kernels_ahead();
@@ -192,7 +220,7 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
   }
   for_each([&](int32_t k, float* x) {
     if constexpr (kSum != Sum::kNone) store_piece<kWidth>(residual + k, x);
-    if constexpr (kWidth == 8) store_piece<kWidth>(row + k, x);
+    if constexpr (kWidth == kPiece) store_piece<kWidth>(row + k, x);
   });
   sync_block();
   if (threadIdx.x < kWarp) {
@@ -205,7 +233,15 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
   float* normed = p.normed + blockIdx.x * p.normed_stride;
   float* widened = p.widened == nullptr ? nullptr : p.widened + blockIdx.x * p.out_stride;
   for_each([&](int32_t k, float* x) {
-    const float* g = kWidth == 8 ? gain + (x - held) : p.gain + k;
+    float g[kWidth];
+    if constexpr (kForm == Form::kFewRows) {
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) g[i] = gain[x - held + i];
+    } else {
+      load_piece<kWidth>(p.gain + k, g);
+    }
+    // From shared memory, so that no register holds it during the sum.
+    if constexpr (kWidth == kPiece) load_piece<kWidth>(row + k, x);
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       x[i] = mul_rn(mul_rn(x[i], inverse), g[i]);
@@ -222,15 +258,15 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(NormParams p) {
   for_each([&](int32_t k, float* x) { store_codes<kWidth>(codes + k, x, scale.inverse); });
 }
 
-template <int kWidth>
+template <Form kForm>
 auto KernelOf(Sum sum) {
   switch (sum) {
     case Sum::kRows:
-      return RmsNormKernel<Sum::kRows, kWidth>;
+      return RmsNormKernel<Sum::kRows, kForm>;
     case Sum::kExperts:
-      return RmsNormKernel<Sum::kExperts, kWidth>;
+      return RmsNormKernel<Sum::kExperts, kForm>;
     default:
-      return RmsNormKernel<Sum::kNone, kWidth>;
+      return RmsNormKernel<Sum::kNone, kForm>;
   }
 }
 
@@ -263,17 +299,21 @@ void RmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   const Activations& activations = out.activations;
   const bool quantized = activations.quantized();
   const bool copy = !quantized && activations.values.raw() != out.values.raw();
-  const bool wide = cols % 8 == 0 && RowsAligned(residual, 16) && RowsAligned(norm.weight, 16) &&
-                    RowsAligned(out.values, 16) && RowsAligned(delta.rows, 16) &&
-                    RowsAligned(activations.values, quantized ? 8 : 16);
-  // A row by itself is soonest done by many threads; of many rows, more are in flight with fewer.
+  const bool wide = cols % kPiece == 0 && RowsAligned(residual, 16) &&
+                    RowsAligned(norm.weight, 16) && RowsAligned(out.values, 16) &&
+                    RowsAligned(delta.rows, 8) &&
+                    RowsAligned(activations.values, quantized ? 4 : 16);
   constexpr int64_t kFewRows = 256;
-  const int64_t threads = (cols + kHeld - 1) / kHeld * (tokens <= kFewRows ? 2 : 1);
+  const bool few = tokens <= kFewRows && cols <= kMaxThreads * kHeldIn<Form::kFewRows>;
+  const auto kernel = !wide ? KernelOf<Form::kNarrow>(sum)
+                      : few ? KernelOf<Form::kFewRows>(sum)
+                            : KernelOf<Form::kManyRows>(sum);
+  const int64_t held = few || !wide ? kHeldIn<Form::kFewRows> : kHeldIn<Form::kManyRows>;
   const auto top_k = static_cast<int32_t>(sum == Sum::kExperts ? delta.weights.cols() : 0);
   const size_t floats = static_cast<size_t>((cols + 3) / 4 * 4 + 2 * top_k);
-  Launch("RmsNorm", wide ? KernelOf<8>(sum) : KernelOf<1>(sum),
+  Launch("RmsNorm", kernel,
          {.grid = dim3(static_cast<unsigned>(tokens)),
-          .block = dim3(RowBlock(threads, kMaxThreads)),
+          .block = dim3(RowBlock((cols + held - 1) / held, kMaxThreads)),
           .shared_bytes = sizeof(NormMemory) + floats * sizeof(float),
           .stream = stream,
           .early = true},

@@ -166,9 +166,10 @@ TEST_P(CudaRowsTest, AddRmsNormOfRowsAndOfExperts) {
   });
 }
 
-// More than one piece for each thread, and steps of the sum that are not whole.
+// More than one piece for each thread, and steps of the sum that are not whole; rows so long that
+// few of them are like many.
 TEST_P(CudaRowsTest, RmsNormOfLongRows) {
-  for (const int64_t width : {4160, 9000, 700}) {
+  for (const int64_t width : {4160, 9000, 9001, 700}) {
     for (const int64_t top_k : {0, 2}) {
       NormCase c(2, width, width, top_k);
       ExpectSameNorm(c, reference(), top_k, true, true, Form::kInt8,
@@ -177,10 +178,20 @@ TEST_P(CudaRowsTest, RmsNormOfLongRows) {
   }
 }
 
-// Many rows take fewer threads each.
+// Many rows take fewer threads each: whole pieces and others, rows that end inside a warp's share,
+// each sum in front of the norm, each place for its results.
 TEST_P(CudaRowsTest, RmsNormOfManyRows) {
-  NormCase c(300, 64, 64, 2);
-  ExpectSameNorm(c, reference(), 2, true, true, Form::kInt8, [](const Tensor& t) { return t; });
+  for (const Slice& slice : {Slice{64, 0}, Slice{532, 4}, Slice{61, 3}}) {
+    SCOPED_TRACE(slice.width);
+    const auto columns = [&](const Tensor& wide) {
+      return wide.Cols(slice.offset, slice.offset + slice.width);
+    };
+    for (const int64_t top_k : {0, 2}) {
+      NormCase c(258, slice.width, slice.width + 4, top_k);
+      ExpectSameNorm(c, reference(), top_k, true, true, Form::kInt8, columns);
+      ExpectSameNorm(c, reference(), 0, false, false, Form::kCopied, columns);
+    }
+  }
 }
 
 // More than a block holds in registers.
