@@ -1,8 +1,9 @@
 // The stable order of slots by expert, and the tokens' rows in that order, by one kernel.
 //
-// A block places some consecutive slots and moves their rows. Where they go depends on all slots,
-// whose experts every block counts by itself: that is a small part of moving the rows, and no block
-// waits for another.
+// A block places the slots of some consecutive tokens and moves their rows. Where they go depends
+// on all slots, whose experts every block counts by itself: no block waits for another, and
+// meanwhile the block's rows are on their way. A row is read once, whatever the number of its
+// slots.
 #include <algorithm>
 
 #include "kernels/cuda/device_math.h"
@@ -29,7 +30,10 @@ struct SortParams {
   int64_t rows_stride;
   int32_t units;  // of a row
   int32_t slots;
-  int32_t block_slots;
+  int32_t tokens;
+  int32_t block_tokens;
+  int32_t sharers;  // warps that move a token's row
+  int32_t groups;   // of as many warps
   int32_t top_k;
   int32_t first_expert;
   int32_t num_experts;
@@ -51,31 +55,44 @@ __device__ bool is_lowest(uint32_t peers) {
   return (peers & ((1u << threadIdx.x % kWarp) - 1u)) == 0;
 }
 
+constexpr int kAhead = 8;
+
+// What expert_of_slot says of some of the warp's slots; -1 beyond the last. Nothing is done with it
+// here, so that nothing waits for it.
+__device__ void load_experts(const SortParams& p, int32_t begin, int32_t (&experts)[kAhead]) {
+  const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    const int32_t slot = begin + i * static_cast<int32_t>(blockDim.x) + lane;
+    experts[i] = slot < p.slots ? p.expert_of_slot[slot] : -1;
+  }
+}
+
 // counts[0][e], counts[1][e]: this warp's share of the slots of expert e, before the block's first
-// one and from it on. Several loads are on their way at once.
-__device__ void count_slots(const SortParams& p, int32_t first_slot, int32_t* counts) {
-  constexpr int kAhead = 8;
+// one and from it on. Several loads are on their way at once; meanwhile() starts more behind them.
+template <typename Meanwhile>
+__device__ void count_slots(const SortParams& p, int32_t first_slot, int32_t* counts,
+                            const Meanwhile& meanwhile) {
   const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
   const auto warp_begin = static_cast<int32_t>(threadIdx.x) - lane;
   const auto step = static_cast<int32_t>(blockDim.x);
+  int32_t experts[kAhead];
+  load_experts(p, warp_begin, experts);
+  meanwhile();
   for (int32_t i = lane; i < 2 * p.num_experts; i += kWarp) counts[i] = 0;
   sync_warp();
   for (int32_t begin = warp_begin; begin < p.slots; begin += kAhead * step) {
-    int32_t experts[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int32_t slot = begin + i * step + lane;
-      experts[i] = slot < p.slots ? p.expert_of_slot[slot] - p.first_expert : -1;
-    }
+    if (begin != warp_begin) load_experts(p, begin, experts);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (begin + i * step >= p.slots) continue;
-      const bool valid = experts[i] >= 0 && experts[i] < p.num_experts;
+      const int32_t expert = experts[i] - p.first_expert;
+      const bool valid = expert >= 0 && expert < p.num_experts;
       const int32_t from_here = begin + i * step + lane >= first_slot ? 1 : 0;
-      const int32_t key = experts[i] | from_here << p.key_bits;
+      const int32_t key = expert | from_here << p.key_bits;
       const uint32_t peers = match(key, valid, p.key_bits + 1);
       if (valid && is_lowest(peers)) {
-        counts[from_here * p.num_experts + experts[i]] += popc(peers);
+        counts[from_here * p.num_experts + expert] += popc(peers);
       }
       sync_warp();
     }
@@ -143,69 +160,92 @@ __device__ void place_slots(const SortParams& p, int32_t begin, int32_t end, int
   }
 }
 
-// Moves the rows of the placed slots; where there are fewer than warps, several share one.
-template <typename Unit>
-__device__ void move_rows(const SortParams& p, int32_t begin, int32_t end, const int32_t* placed) {
-  const auto warp = static_cast<int32_t>(threadIdx.x / kWarp);
-  const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
-  const auto num_warps = static_cast<int32_t>(blockDim.x / kWarp);
-  const int32_t sharers = p.block_slots < num_warps ? num_warps / p.block_slots : 1;
-  if (warp >= num_warps / sharers * sharers) return;
-  for (int32_t slot = begin + warp / sharers; slot < end; slot += num_warps / sharers) {
-    const int32_t row = placed[slot - begin];
-    if (row < 0) continue;
-    const int32_t token = slot / p.top_k;
-    const auto* from = reinterpret_cast<const Unit*>(p.values + token * p.values_stride);
-    auto* to = reinterpret_cast<Unit*>(p.rows + row * p.rows_stride);
-    const int32_t first = warp % sharers * kWarp + lane;
-#pragma unroll 8
-    for (int32_t unit = first; unit < p.units; unit += sharers * kWarp) to[unit] = from[unit];
-    if (first == 0 && p.scales != nullptr) p.row_scales[row] = p.scales[token];
+// What of the block's rows a warp moves: of every p.groups-th token, a share along its row.
+struct RowShare {
+  int32_t token;  // the first
+  int32_t end;    // of the block's tokens
+  int32_t unit;   // the first, of this lane
+  int32_t lane;
+};
+
+// Computed where it is needed: registers are few.
+template <typename Chunk>
+__device__ RowShare row_share(const SortParams& p) {
+  const int32_t thread = opaque(static_cast<int32_t>(threadIdx.x));
+  const int32_t lane = thread % kWarp;
+  const int32_t group = thread / kWarp / p.sharers;
+  const int32_t begin = static_cast<int32_t>(blockIdx.x) * p.block_tokens;
+  const int32_t end = begin + p.block_tokens < p.tokens ? begin + p.block_tokens : p.tokens;
+  return {.token = begin + group,
+          .end = p.rows == nullptr ? 0 : end,
+          .unit = (thread / kWarp - group * p.sharers) * Chunk::kUnits + lane,
+          .lane = lane};
+}
+
+// Some units of a token's row, kHeld for each lane of a warp.
+template <typename Unit, int kHeld>
+struct RowChunk {
+  static constexpr int32_t kUnits = kHeld * kWarp;
+  Unit held[kHeld];
+
+  __device__ void load(const SortParams& p, int64_t token, int32_t unit) {
+    const auto* from = reinterpret_cast<const Unit*>(p.values + token * p.values_stride) + unit;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (unit + i * kWarp < p.units) held[i] = from[i * kWarp];
+    }
+  }
+  __device__ void store(const SortParams& p, int64_t row, int32_t unit) const {
+    auto* to = reinterpret_cast<Unit*>(p.rows + row * p.rows_stride) + unit;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (unit + i * kWarp < p.units) to[i * kWarp] = held[i];
+    }
+  }
+};
+
+// Loads the first chunk of the warp's first token.
+template <typename Chunk>
+__device__ void load_first(const SortParams& p, Chunk& chunk) {
+  const RowShare share = row_share<Chunk>(p);
+  if (share.token < share.end) chunk.load(p, share.token, share.unit);
+}
+
+// Moves the block's rows, each to the places of all its token's slots.
+//   placed  the rows of the block's slots, -1 for none
+//   chunk   what load_first has loaded
+template <typename Chunk>
+__device__ void move_rows(const SortParams& p, const int32_t* placed, Chunk& chunk) {
+  const RowShare share = row_share<Chunk>(p);
+  placed += (share.token - static_cast<int32_t>(blockIdx.x) * p.block_tokens) * p.top_k;
+  for (int32_t token = share.token; token < share.end; token += p.groups) {
+    for (int32_t unit = share.unit; unit < p.units; unit += p.sharers * Chunk::kUnits) {
+      if (token != share.token || unit != share.unit) chunk.load(p, token, unit);
+      for (int32_t k = 0; k < p.top_k; ++k) {
+        if (placed[k] >= 0) chunk.store(p, placed[k], unit);
+      }
+    }
+    if (p.scales != nullptr && share.unit == share.lane) {  // one warp of those that share it
+      for (int32_t k = share.lane; k < p.top_k; k += kWarp) {
+        if (placed[k] >= 0) p.row_scales[placed[k]] = p.scales[token];
+      }
+    }
+    placed += p.groups * p.top_k;
   }
 }
 
-// The row of a block that has but one slot: on its way while the slot's place is found.
-template <typename Unit>
-class HeldRow {
- public:
-  __device__ HeldRow(const SortParams& p, int32_t slot) : token_(slot / p.top_k) {
-    from_ = reinterpret_cast<const Unit*>(p.values + token_ * p.values_stride);
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (unit(i) < p.units) held_[i] = from_[unit(i)];
-    }
-  }
-  __device__ void Store(const SortParams& p, int32_t row) const {
-    if (row < 0) return;
-    auto* to = reinterpret_cast<Unit*>(p.rows + row * p.rows_stride);
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (unit(i) < p.units) to[unit(i)] = held_[i];
-    }
-    for (int32_t u = unit(kHeld); u < p.units; u += static_cast<int32_t>(blockDim.x)) {
-      to[u] = from_[u];
-    }
-    if (threadIdx.x == 0 && p.scales != nullptr) p.row_scales[row] = p.scales[token_];
-  }
-
- private:
-  static constexpr int kHeld = 2;
-  __device__ static int32_t unit(int i) {
-    return static_cast<int32_t>(threadIdx.x + static_cast<unsigned>(i) * blockDim.x);
-  }
-  int32_t token_;
-  const Unit* from_;
-  Unit held_[kHeld];
-};
-
 // Counts all slots and gives the block's, [begin, end), their rows.
-//   placed  the row of each, -1 for none; complete on return
-__device__ void place_block(const SortParams& p, int32_t begin, int32_t end, int32_t* placed) {
+//   placed       the row of each, -1 for none; complete on return
+//   meanwhile()  starts loads that are not needed for that
+template <typename Meanwhile>
+__device__ void place_block(const SortParams& p, int32_t begin, int32_t end, int32_t* placed,
+                            const Meanwhile& meanwhile) {
   const auto num_warps = static_cast<int32_t>(blockDim.x / kWarp);
   auto* counts = reinterpret_cast<int32_t*>(shared_memory());  // [warps][2][num_experts]
   int32_t* first_row = counts + 2 * num_warps * p.num_experts;
-  int32_t* total = placed + p.block_slots;
-  count_slots(p, begin, counts + 2 * static_cast<int32_t>(threadIdx.x / kWarp) * p.num_experts);
+  int32_t* total = placed + p.block_tokens * p.top_k;
+  count_slots(p, begin, counts + 2 * static_cast<int32_t>(threadIdx.x / kWarp) * p.num_experts,
+              meanwhile);
   sync_block();
   if (threadIdx.x < kWarp) {
     scan_counts(p, counts, first_row, total);
@@ -220,21 +260,17 @@ __device__ void place_block(const SortParams& p, int32_t begin, int32_t end, int
   }
 }
 
-template <typename Unit>
+template <typename Unit, int kHeld>
 __global__ void __launch_bounds__(1024, 1) SortByExpertKernel(SortParams p) {
   start_early();
   const auto counts = static_cast<int32_t>(blockDim.x / kWarp) * 2 * p.num_experts;
   int32_t* placed = reinterpret_cast<int32_t*>(shared_memory()) + counts + p.num_experts;
-  const auto begin = static_cast<int32_t>(blockIdx.x) * p.block_slots;
-  const int32_t end = begin + p.block_slots < p.slots ? begin + p.block_slots : p.slots;
-  if (p.rows != nullptr && p.block_slots == 1 && begin < end) {
-    const HeldRow<Unit> row(p, begin);
-    place_block(p, begin, end, placed);
-    row.Store(p, *placed);
-  } else {
-    place_block(p, begin, end, placed);
-    if (p.rows != nullptr) move_rows<Unit>(p, begin, end, placed);
-  }
+  const int32_t block_slots = p.block_tokens * p.top_k;
+  const auto begin = static_cast<int32_t>(blockIdx.x) * block_slots;
+  const int32_t end = begin + block_slots < p.slots ? begin + block_slots : p.slots;
+  RowChunk<Unit, kHeld> chunk;
+  place_block(p, begin, end, placed, [&] { load_first(p, chunk); });
+  move_rows(p, placed, chunk);
 }
 
 int64_t StrideBytes(const Tensor& rows) {
@@ -261,39 +297,54 @@ void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream) {
   }
   int32_t key_bits = 0;
   while ((int64_t{1} << key_bits) < num_experts) ++key_bits;
-  const int64_t block_slots = std::max<int64_t>((slots + kSortBlocks - 1) / kSortBlocks, 1);
-  const int64_t blocks = std::max<int64_t>((slots + block_slots - 1) / block_slots, 1);
+  const int64_t tokens = args.experts.rows();
+  const int64_t top_k = args.experts.cols();
+  const int64_t block_tokens = std::max<int64_t>((tokens + kSortBlocks - 1) / kSortBlocks, 1);
+  const int64_t blocks = std::max<int64_t>((tokens + block_tokens - 1) / block_tokens, 1);
   // Shared memory of kMaxExperts is 68 KB with 16 warps.
   const int64_t threads = slots < 2048 ? 128 : num_experts > 128 ? 512 : 1024;
+  const int64_t sharers = std::max<int64_t>(threads / kWarp / block_tokens, 1);
   const int64_t counts = (2 * threads / kWarp + 1) * num_experts;
   const int64_t row_bytes =
       moves ? values.cols() * static_cast<int64_t>(ByteSize(values.dtype())) : 0;
   const bool scaled = moves && args.tokens.quantized();
   const auto launch = [&](auto kernel, int64_t unit_bytes) {
-    Launch("SortByExpert", kernel,
-           {.grid = dim3(static_cast<unsigned>(blocks)),
-            .block = dim3(static_cast<unsigned>(threads)),
-            .shared_bytes = static_cast<size_t>(counts + block_slots + 1) * sizeof(int32_t),
-            .stream = stream,
-            .early = true},
-           SortParams{.expert_of_slot = args.experts.data<int32_t>(),
-                      .token_of_row = order.token_of_row.data<int32_t>(),
-                      .row_of_slot = order.row_of_slot.data<int32_t>(),
-                      .row_offsets = order.row_offsets.data<int32_t>(),
-                      .totals = order.totals.empty() ? nullptr : order.totals.data<int32_t>(),
-                      .values = moves ? static_cast<const char*>(values.raw()) : nullptr,
-                      .scales = scaled ? args.tokens.scales.data<float>() : nullptr,
-                      .rows = moves ? static_cast<char*>(order.rows.values.raw()) : nullptr,
-                      .row_scales = scaled ? order.rows.scales.data<float>() : nullptr,
-                      .values_stride = moves ? StrideBytes(values) : 0,
-                      .rows_stride = moves ? StrideBytes(order.rows.values) : 0,
-                      .units = static_cast<int32_t>(row_bytes / unit_bytes),
-                      .slots = static_cast<int32_t>(slots),
-                      .block_slots = static_cast<int32_t>(block_slots),
-                      .top_k = static_cast<int32_t>(args.experts.cols()),
-                      .first_expert = args.first_expert,
-                      .num_experts = static_cast<int32_t>(num_experts),
-                      .key_bits = key_bits});
+    Launch(
+        "SortByExpert", kernel,
+        {.grid = dim3(static_cast<unsigned>(blocks)),
+         .block = dim3(static_cast<unsigned>(threads)),
+         .shared_bytes = static_cast<size_t>(counts + block_tokens * top_k + 1) * sizeof(int32_t),
+         .stream = stream,
+         .early = true},
+        SortParams{.expert_of_slot = args.experts.data<int32_t>(),
+                   .token_of_row = order.token_of_row.data<int32_t>(),
+                   .row_of_slot = order.row_of_slot.data<int32_t>(),
+                   .row_offsets = order.row_offsets.data<int32_t>(),
+                   .totals = order.totals.empty() ? nullptr : order.totals.data<int32_t>(),
+                   .values = moves ? static_cast<const char*>(values.raw()) : nullptr,
+                   .scales = scaled ? args.tokens.scales.data<float>() : nullptr,
+                   .rows = moves ? static_cast<char*>(order.rows.values.raw()) : nullptr,
+                   .row_scales = scaled ? order.rows.scales.data<float>() : nullptr,
+                   .values_stride = moves ? StrideBytes(values) : 0,
+                   .rows_stride = moves ? StrideBytes(order.rows.values) : 0,
+                   .units = static_cast<int32_t>(row_bytes / unit_bytes),
+                   .slots = static_cast<int32_t>(slots),
+                   .tokens = static_cast<int32_t>(tokens),
+                   .block_tokens = static_cast<int32_t>(block_tokens),
+                   .sharers = static_cast<int32_t>(sharers),
+                   .groups = static_cast<int32_t>(threads / kWarp / sharers),
+                   .top_k = static_cast<int32_t>(top_k),
+                   .first_expert = args.first_expert,
+                   .num_experts = static_cast<int32_t>(num_experts),
+                   .key_bits = key_bits});
+  };
+  // A token by itself has all of its block's warps, so that its row is short for each.
+  const auto launch_units_of = [&]<typename Unit>(Unit) {
+    if (block_tokens == 1) {
+      launch(SortByExpertKernel<Unit, 2>, sizeof(Unit));
+    } else {
+      launch(SortByExpertKernel<Unit, 8>, sizeof(Unit));
+    }
   };
   // The widest unit that divides the rows and their addresses.
   const auto allows = [&](int64_t bytes) {
@@ -301,11 +352,11 @@ void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream) {
            RowsAligned(order.rows.values, bytes);
   };
   if (allows(16)) {
-    launch(SortByExpertKernel<uint4>, 16);
+    launch_units_of(uint4{});
   } else if (allows(4)) {
-    launch(SortByExpertKernel<uint32_t>, 4);
+    launch_units_of(uint32_t{});
   } else {
-    launch(SortByExpertKernel<uint8_t>, 1);
+    launch_units_of(uint8_t{});
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "kernels/core/lane_math.h"
@@ -207,6 +208,17 @@ TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
 TEST_P(CudaFeedForwardTest, SortByExpertMovesRowsOfAnyAlignment) {
   const OwnedTensor experts = RandomInts({9, 2}, 0, 7, 14);
   for (const int64_t width : {1, 45, 52, 48, 2064, 6160}) ExpectSameSort(experts.view, 0, 8, width);
+}
+
+// Blocks of several tokens: a warp for each, several warps for each of which some are left over,
+// several tokens for each; rows of one chunk and more, and last blocks that are not whole.
+TEST_P(CudaFeedForwardTest, SortByExpertMovesRowsOfSeveralTokens) {
+  for (const auto& [tokens, top_k, width] :
+       {std::tuple{150, 2, 2064}, {131, 3, 45}, {513, 1, 301}, {259, 8, 1040}, {600, 4, 20}}) {
+    SCOPED_TRACE(std::to_string(tokens) + " tokens, top " + std::to_string(top_k));
+    ExpectSameSort(RandomInts({tokens, top_k}, 0, 9, 15).view, 1, 8, width);
+  }
+  ExpectSameSort(RandomInts({130, 2}, 0, 7, 16).view, 0, 8, 4112);
 }
 
 TEST_P(CudaFeedForwardTest, SortByExpertOfThousandsOfSlots) {
