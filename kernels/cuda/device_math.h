@@ -87,8 +87,8 @@ __device__ inline float lane_exp(float x) {
 // LaneSilu.
 __device__ inline float lane_silu(float x) { return div_rn(x, add_rn(1.0f, lane_exp(-x))); }
 
-// The tree of SumLanes over a warp whose lane i holds the sum of lane i % 16. Every lane gets the
-// result.
+// The tree of SumLanes over each half of a warp; its thread i holds the sum of lane i. All of the
+// half get the result.
 __device__ inline float sum_lanes(float sum) {
 #pragma unroll
   for (int width = 8; width > 0; width /= 2) sum = add_rn(sum, shfl_xor_f32(sum, width));

@@ -22,12 +22,16 @@ struct RouteParams {
   int64_t hidden;
   int32_t num_experts;
   int32_t top_k;
+  int32_t choosers;  // lanes that choose a token's experts together: a power of two
 };
 
 // How one block makes the logits of kTokens tokens. The gate's and the tokens' rows pass through a
 // ring of stages in shared memory, kStage in-features each, so that much is in flight at once while
-// the 16-lane chains of fmas stay serial. A thread owns 4 lanes of kThreadTokens tokens and
-// kThreadExperts experts; the gate is walked kExperts at a time.
+// the 16-lane chains of fmas stay serial. A thread owns one lane of kThreadTokens tokens and
+// kThreadExperts experts, half a warp the 16 of them; the gate is walked kExperts at a time. A load
+// of 4 bytes to a thread costs shared memory one clock, one of 16 bytes four whatever is the same
+// in it, so one lane to a thread makes the most of what is read: 12 loads for 32 fmas where a
+// thread has 4 tokens and 8 experts.
 template <int kTokensOf, int kThreadTokensOf, int kThreadExpertsOf, int kStageOf, int kStagesOf>
 struct RouteTile {
   static constexpr int kTokens = kTokensOf;
@@ -38,99 +42,118 @@ struct RouteTile {
   static constexpr int kExperts = 8;
   static constexpr int kRows = kExperts + kTokens;  // of a stage: the gate's, then the tokens'
   static constexpr int kPitch = kStage + 16;        // floats: neighbours lie 16 banks apart
-  static constexpr int kRing = kStages * kRows * kPitch;
+  static constexpr int kSlot = kRows * kPitch;      // of a stage
+  static constexpr int kRing = kStages * kSlot;
   static constexpr int kExpertGroups = kExperts / kThreadExperts;
   static constexpr int kTokenGroups = kTokens / kThreadTokens;
-  static constexpr int kDotThreads = 4 * kExpertGroups * kTokenGroups;  // the others only copy
-  static_assert(kDotThreads % 32 == 0 && kDotThreads <= kRowThreads);
+  static constexpr int kDotThreads = 16 * kExpertGroups * kTokenGroups;  // the other warps copy
+  static constexpr int kCopyWarps = (kRowThreads - kDotThreads) / kWarp;
+  static_assert(kDotThreads % kWarp == 0 && kExperts % kCopyWarps == 0);
+  static_assert(kStage % (4 * kWarp) == 0);
 };
-// With the logits at most 99 KB, which sm_86 has: of kMaxExperts for the first two, while
-// RouteManyTokens takes num_experts + top_k <= 64.
 using RouteOneToken = RouteTile<1, 1, 1, 256, 9>;
-using RouteFewTokens = RouteTile<4, 1, 2, 256, 6>;
-using RouteManyTokens = RouteTile<16, 2, 2, 256, 3>;
+using RouteFewTokens = RouteTile<4, 2, 2, 256, 6>;
+using RouteSomeTokens = RouteTile<16, 4, 4, 128, 6>;
+using RouteManyTokens = RouteTile<32, 4, 8, 128, 4>;
 
-// Starts to copy one stage into `to`. Zeros stand for what is beyond a row or for rows that are not
-// there: they can turn a lane's -0 into +0, which no choice and no weight can tell, and nothing
-// else. kWide: rows are 16-byte aligned and `hidden` is a multiple of 4.
+// Starts to copy a stage of one row, by one warp. Zeros stand for what is beyond the row, or for a
+// row that is not there: they can turn a lane's -0 into +0, which no choice and no weight can tell,
+// and nothing else. kWide: the row is 16-byte aligned and `hidden` is a multiple of 4.
 template <typename Tile, bool kWide>
-__device__ void copy_stage(const RouteParams& p, int64_t first_token, int32_t first_expert,
-                           int64_t first_k, float* to) {
-  constexpr int kPieces = Tile::kStage / 4;  // of 16 bytes, in a row
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < Tile::kRows * kPieces; i += kRowThreads) {
-    const int32_t row = i / kPieces;
-    const int32_t column = i % kPieces * 4;
-    const bool is_gate = row < Tile::kExperts;
-    const int64_t index = is_gate ? first_expert + row : first_token + (row - Tile::kExperts);
-    const int64_t k = first_k + column;
-    const int64_t rows = is_gate ? p.num_experts : p.tokens;
-    const float* base = is_gate ? p.gate : p.x;
-    const float* from = base + index * (is_gate ? p.gate_stride : p.x_stride) + k;
-    float* piece = to + row * Tile::kPitch + column;
+__device__ void copy_row_stage(const float* from, bool exists, int32_t first_k, int32_t hidden,
+                               float* to) {
+  const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
+#pragma unroll
+  for (int32_t column = lane * 4; column < Tile::kStage; column += kWarp * 4) {
+    const int32_t k = first_k + column;
     if constexpr (kWide) {
-      const bool valid = index < rows && k < p.hidden;
-      cp_async_16(piece, valid ? from : base, valid);
+      const bool valid = exists && k < hidden;
+      cp_async_16(to + column, valid ? from + k : from, valid);
     } else {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) piece[j] = index < rows && k + j < p.hidden ? from[j] : 0.0f;
+      for (int j = 0; j < 4; ++j) to[column + j] = exists && k + j < hidden ? from[k + j] : 0.0f;
     }
   }
 }
 
-// The tree of SumLanes over four neighbouring threads; thread j holds lanes 4j .. 4j + 3.
-__device__ float sum_lanes_of_quad(float4 s) {
-#pragma unroll
-  for (int mask = 2; mask > 0; mask /= 2) {
-    s.x = add_rn(s.x, shfl_xor_f32(s.x, mask));
-    s.y = add_rn(s.y, shfl_xor_f32(s.y, mask));
-    s.z = add_rn(s.z, shfl_xor_f32(s.z, mask));
-    s.w = add_rn(s.w, shfl_xor_f32(s.w, mask));
+// A stage on its way through the ring: which experts' gate rows, where they begin, which slot.
+struct RouteStage {
+  int32_t expert = 0;
+  int32_t k = 0;
+  int32_t slot = 0;
+
+  template <typename Tile>
+  __device__ void advance(int32_t hidden) {
+    k += Tile::kStage;
+    if (k >= hidden) {
+      k = 0;
+      expert += Tile::kExperts;
+    }
+    slot = slot + 1 == Tile::kStages ? 0 : slot + 1;
   }
-  return add_rn(add_rn(s.x, s.z), add_rn(s.y, s.w));
+};
+
+// Starts to copy one stage, by those warps that make no dot products.
+template <typename Tile, bool kWide>
+__device__ void copy_stage(const RouteParams& p, int64_t first_token, const RouteStage& stage,
+                           float* ring) {
+  const auto warp = static_cast<int32_t>(threadIdx.x - Tile::kDotThreads) / kWarp;
+  const auto hidden = static_cast<int32_t>(p.hidden);
+  float* to = ring + stage.slot * Tile::kSlot + warp * Tile::kPitch;
+#pragma unroll
+  for (int32_t row = 0; row < Tile::kRows; row += Tile::kCopyWarps) {
+    const bool is_gate = row < Tile::kExperts;
+    if (Tile::kRows % Tile::kCopyWarps != 0 && row + warp >= Tile::kRows) break;
+    const int64_t index =
+        row + warp + (is_gate ? int64_t{stage.expert} : first_token - Tile::kExperts);
+    const bool exists = index < (is_gate ? p.num_experts : p.tokens);
+    const float* from = is_gate ? p.gate + (exists ? index : 0) * p.gate_stride
+                                : p.x + (exists ? index : 0) * p.x_stride;
+    copy_row_stage<Tile, kWide>(from, exists, stage.k, hidden, to + row * Tile::kPitch);
+  }
 }
 
 // One thread's share of the dot products of a block.
 template <typename Tile>
 struct RouteDots {
-  float4 sums[Tile::kThreadTokens][Tile::kThreadExperts];
-  int32_t quad_lane;
+  float sums[Tile::kThreadTokens][Tile::kThreadExperts];
+  int32_t lane;          // of the 16
   int32_t expert_group;  // its experts and tokens: every kExpertGroups-th, every kTokenGroups-th
   int32_t token_group;
 
   __device__ RouteDots()
-      : quad_lane(static_cast<int32_t>(threadIdx.x % 4)),
-        expert_group(static_cast<int32_t>(threadIdx.x / 4 % Tile::kExpertGroups)),
-        token_group(static_cast<int32_t>(threadIdx.x / 4 / Tile::kExpertGroups)) {}
+      : lane(static_cast<int32_t>(threadIdx.x % 16)),
+        expert_group(static_cast<int32_t>(threadIdx.x / 16 % Tile::kExpertGroups)),
+        token_group(static_cast<int32_t>(threadIdx.x / 16 / Tile::kExpertGroups)) {}
 
   __device__ void clear() {
 #pragma unroll
     for (int t = 0; t < Tile::kThreadTokens; ++t) {
 #pragma unroll
-      for (int e = 0; e < Tile::kThreadExperts; ++e) sums[t][e] = {0.0f, 0.0f, 0.0f, 0.0f};
+      for (int e = 0; e < Tile::kThreadExperts; ++e) sums[t][e] = 0.0f;
     }
   }
 
   __device__ void add_stage(const float* stage) {
-    const float* gate = stage + expert_group * Tile::kPitch + 4 * quad_lane;
-    const float* x = stage + (Tile::kExperts + token_group) * Tile::kPitch + 4 * quad_lane;
-#pragma unroll 4
+    const float* gate = stage + expert_group * Tile::kPitch + lane;
+    const float* x = stage + (Tile::kExperts + token_group) * Tile::kPitch + lane;
+#pragma unroll 8
     for (int k = 0; k < Tile::kStage; k += 16) {
-      float4 g[Tile::kThreadExperts];
+      float g[Tile::kThreadExperts];
+      float v[Tile::kThreadTokens];
 #pragma unroll
       for (int e = 0; e < Tile::kThreadExperts; ++e) {
-        g[e] = *reinterpret_cast<const float4*>(gate + e * Tile::kExpertGroups * Tile::kPitch + k);
+        g[e] = gate[e * Tile::kExpertGroups * Tile::kPitch + k];
       }
 #pragma unroll
       for (int t = 0; t < Tile::kThreadTokens; ++t) {
-        const float4 v =
-            *reinterpret_cast<const float4*>(x + t * Tile::kTokenGroups * Tile::kPitch + k);
+        v[t] = x[t * Tile::kTokenGroups * Tile::kPitch + k];
+      }
+#pragma unroll
+      for (int t = 0; t < Tile::kThreadTokens; ++t) {
 #pragma unroll
         for (int e = 0; e < Tile::kThreadExperts; ++e) {
-          float4& sum = sums[t][e];
-          sum.x = fma_rn(v.x, g[e].x, sum.x);
-          sum.y = fma_rn(v.y, g[e].y, sum.y);
-          sum.z = fma_rn(v.z, g[e].z, sum.z);
-          sum.w = fma_rn(v.w, g[e].w, sum.w);
+          sums[t][e] = fma_rn(v[t], g[e], sums[t][e]);
         }
       }
     }
@@ -142,10 +165,10 @@ struct RouteDots {
     for (int t = 0; t < Tile::kThreadTokens; ++t) {
 #pragma unroll
       for (int e = 0; e < Tile::kThreadExperts; ++e) {
-        const float logit = sum_lanes_of_quad(sums[t][e]);
+        const float logit = sum_lanes(sums[t][e]);
         const int32_t expert = first_expert + expert_group + e * Tile::kExpertGroups;
         const int32_t token = token_group + t * Tile::kTokenGroups;
-        if (quad_lane == 0 && expert < num_experts) logits[token * num_experts + expert] = logit;
+        if (lane == 0 && expert < num_experts) logits[token * num_experts + expert] = logit;
       }
     }
   }
@@ -157,28 +180,28 @@ struct RouteDots {
 template <typename Tile, bool kWide>
 __device__ void route_logits(const RouteParams& p, int64_t first_token, float* ring,
                              float* logits) {
-  const auto stages = static_cast<int32_t>((p.hidden + Tile::kStage - 1) / Tile::kStage);
-  const int32_t units = stages * ((p.num_experts + Tile::kExperts - 1) / Tile::kExperts);
-  const auto start = [&](int32_t unit) {
-    if (unit < units) {
-      copy_stage<Tile, kWide>(p, first_token, unit / stages * Tile::kExperts,
-                              int64_t{unit % stages} * Tile::kStage,
-                              ring + unit % Tile::kStages * Tile::kRows * Tile::kPitch);
+  const auto hidden = static_cast<int32_t>(p.hidden);
+  RouteStage ahead;
+  const auto start = [&] {
+    if (ahead.expert < p.num_experts) {
+      copy_stage<Tile, kWide>(p, first_token, ahead, ring);
+      ahead.advance<Tile>(hidden);
     }
     cp_async_commit();
   };
-  for (int32_t unit = 0; unit < Tile::kStages - 1; ++unit) start(unit);
+  const bool copies = threadIdx.x >= Tile::kDotThreads;
+  for (int i = 0; i < Tile::kStages - 1 && copies; ++i) start();
   RouteDots<Tile> dots;
-  for (int32_t unit = 0; unit < units; ++unit) {
+  for (RouteStage stage; stage.expert < p.num_experts; stage.advance<Tile>(hidden)) {
     cp_async_wait<Tile::kStages - 2>();
-    sync_block();                     // everyone's copies are here, and the stage before is free
-    start(unit + Tile::kStages - 1);  // into the stage before
-    if (threadIdx.x >= Tile::kDotThreads) continue;
-    if (unit % stages == 0) dots.clear();
-    dots.add_stage(ring + unit % Tile::kStages * Tile::kRows * Tile::kPitch);
-    if (unit % stages == stages - 1) {
-      dots.store(unit / stages * Tile::kExperts, p.num_experts, logits);
+    sync_block();  // everyone's copies are here, and the slot of the stage before is free
+    if (copies) {
+      start();
+      continue;
     }
+    if (stage.k == 0) dots.clear();
+    dots.add_stage(ring + stage.slot * Tile::kSlot);
+    if (stage.k + Tile::kStage >= hidden) dots.store(stage.expert, p.num_experts, logits);
   }
   cp_async_wait<0>();
 }
@@ -195,75 +218,86 @@ __device__ bool before(const Candidate& a, const Candidate& b) {
 }
 
 // The first expert in the order of choice that stands after `last` (`last.expert` < 0: the very
-// first), on every lane of the warp.
-__device__ Candidate next_choice(const float* logits, int32_t num_experts, const Candidate& last) {
-  Candidate best = {0.0f, num_experts};
+// first), on all of the token's choosers. Whole warps call this.
+__device__ Candidate next_choice(const RouteParams& p, const float* logits, const Candidate& last) {
+  Candidate best = {0.0f, p.num_experts};
 #pragma unroll 1
-  for (int32_t e = static_cast<int32_t>(threadIdx.x % kWarp); e < num_experts; e += kWarp) {
+  for (auto e = static_cast<int32_t>(threadIdx.x) & (p.choosers - 1); e < p.num_experts;
+       e += p.choosers) {
     const Candidate candidate = {logits[e], e};
     if (last.expert >= 0 && !before(last, candidate)) continue;
-    if (best.expert == num_experts || before(candidate, best)) best = candidate;
+    if (best.expert == p.num_experts || before(candidate, best)) best = candidate;
   }
-#pragma unroll
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+#pragma unroll 1
+  for (int mask = p.choosers / 2; mask > 0; mask /= 2) {
     const Candidate other = {shfl_xor_f32(best.logit, mask), shfl_xor_s32(best.expert, mask)};
-    const bool exists = other.expert != num_experts;
-    if (exists && (best.expert == num_experts || before(other, best))) best = other;
+    const bool exists = other.expert != p.num_experts;
+    if (exists && (best.expert == p.num_experts || before(other, best))) best = other;
   }
   return best;
 }
 
-// The experts of one token and their softmax, by one warp.
-//   logits  [num_experts], shared
-//   powers  [top_k], shared scratch
-__device__ void choose_experts(const RouteParams& p, int64_t token, const float* logits,
-                               float* powers) {
-  const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp);
+// The experts of a token and their softmax, by p.choosers lanes; a warp has as many tokens as it
+// has such groups of lanes. Whole warps call this.
+//   writes  whether the lane's token exists; else it only keeps the others company
+//   logits  [num_experts], shared, of the lane's token or any
+//   powers  [top_k], shared scratch, of the lane's token
+__device__ void choose_experts(const RouteParams& p, int64_t token, bool writes,
+                               const float* logits, float* powers) {
+  const auto warp_lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  const int32_t lane = warp_lane & (p.choosers - 1);
   int32_t* experts = p.experts + token * p.experts_stride;
   float* weights = p.weights + token * p.weights_stride;
   bool nan = false;
 #pragma unroll 1
-  for (int32_t e = lane; e < p.num_experts; e += kWarp) nan = nan || logits[e] != logits[e];
-  if (ballot(nan) != 0) {
-    for (int32_t i = lane; i < p.top_k; i += kWarp) {
-      experts[i] = i;
-      weights[i] = quiet_nan();
-    }
-    return;
-  }
+  for (int32_t e = lane; e < p.num_experts; e += p.choosers) nan = nan || logits[e] != logits[e];
+  const uint32_t group = 0xFFFFFFFFu >> (kWarp - p.choosers) << (warp_lane - lane);
+  const bool any_nan = (ballot(nan) & group) != 0;
   Candidate last = {0.0f, -1};
   float largest = 0.0f;
   float sum = 0.0f;
   for (int32_t i = 0; i < p.top_k; ++i) {
-    last = next_choice(logits, p.num_experts, last);
+    last = next_choice(p, logits, last);
     if (i == 0) largest = last.logit;
     const float power = lane_exp(add_rn(last.logit, -largest));
     sum = add_rn(sum, power);
-    if (lane == 0) {
-      experts[i] = last.expert;
-      powers[i] = power;
+    if (lane == 0 && writes) {
+      experts[i] = any_nan ? i : last.expert;
+      powers[i] = any_nan ? quiet_nan() : power;
     }
   }
   sync_warp();
-  for (int32_t i = lane; i < p.top_k; i += kWarp) weights[i] = div_rn(powers[i], sum);
+  for (int32_t i = lane; i < p.top_k && writes; i += p.choosers) {
+    weights[i] = any_nan ? quiet_nan() : div_rn(powers[i], sum);
+  }
+}
+
+// The experts of the block's tokens.
+//   logits  [tokens][num_experts], shared, then powers [tokens][top_k]
+__device__ void choose_block(const RouteParams& p, int64_t first_token, int32_t tokens,
+                             float* logits) {
+  float* powers = logits + tokens * p.num_experts;
+  const int32_t warp_tokens = kWarp / p.choosers;
+  const auto group = static_cast<int32_t>(threadIdx.x % kWarp) / p.choosers;
+  const auto warps = static_cast<int32_t>(blockDim.x / kWarp);
+  for (int32_t first = static_cast<int32_t>(threadIdx.x / kWarp) * warp_tokens; first < tokens;
+       first += warps * warp_tokens) {
+    const bool exists = first + group < tokens && first_token + first + group < p.tokens;
+    const int32_t t = exists ? first + group : first;
+    choose_experts(p, first_token + t, exists, logits + t * p.num_experts, powers + t * p.top_k);
+  }
 }
 
 // One block for Tile::kTokens tokens.
 template <typename Tile, bool kWide>
-__global__ void RouteKernel(RouteParams p) {
+__global__ void __launch_bounds__(kRowThreads, 2) RouteKernel(RouteParams p) {
   start_early();
   auto* ring = reinterpret_cast<float*>(shared_memory());
-  float* logits = ring + Tile::kRing;                      // [kTokens][num_experts]
-  float* powers = logits + Tile::kTokens * p.num_experts;  // [kTokens][top_k]
+  float* logits = ring + Tile::kRing;  // [kTokens][num_experts], then powers [kTokens][top_k]
   const int64_t first_token = static_cast<int64_t>(blockIdx.x) * Tile::kTokens;
   route_logits<Tile, kWide>(p, first_token, ring, logits);
   sync_block();
-  for (int32_t t = static_cast<int32_t>(threadIdx.x / kWarp); t < Tile::kTokens;
-       t += kRowThreads / kWarp) {
-    if (first_token + t < p.tokens) {
-      choose_experts(p, first_token + t, logits + t * p.num_experts, powers + t * p.top_k);
-    }
-  }
+  choose_block(p, first_token, Tile::kTokens, logits);
 }
 
 // The router of few tokens, whose time is that of latencies: one block for each token keeps the
@@ -297,6 +331,18 @@ __device__ void copy_rows(const float* from, int64_t stride, int32_t rows, int64
       }
     }
   }
+}
+
+// The tree of SumLanes over four neighbouring threads; thread j holds lanes 4j .. 4j + 3.
+__device__ float sum_lanes_of_quad(float4 s) {
+#pragma unroll
+  for (int mask = 2; mask > 0; mask /= 2) {
+    s.x = add_rn(s.x, shfl_xor_f32(s.x, mask));
+    s.y = add_rn(s.y, shfl_xor_f32(s.y, mask));
+    s.z = add_rn(s.z, shfl_xor_f32(s.z, mask));
+    s.w = add_rn(s.w, shfl_xor_f32(s.w, mask));
+  }
+  return add_rn(add_rn(s.x, s.z), add_rn(s.y, s.w));
 }
 
 // Lanes 4j .. 4j + 3 of some steps of a dot product, of which thread j of a quad has these.
@@ -369,7 +415,7 @@ __global__ void __launch_bounds__(kResidentThreads)
     if (threadIdx.x % 4 == 0 && expert < p.num_experts) logits[expert] = logit;
   }
   sync_block();
-  if (threadIdx.x < kWarp) choose_experts(p, token, logits, logits + p.num_experts);
+  choose_block(p, token, 1, logits);
 }
 
 void LaunchRouteResident(const RouteParams& p, bool wide, cudaStream_t stream) {
@@ -383,14 +429,33 @@ void LaunchRouteResident(const RouteParams& p, bool wide, cudaStream_t stream) {
 }
 
 template <typename Tile>
-void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
+size_t RouteBytes(const RouteParams& p) {
   const size_t logits = Tile::kTokens * static_cast<size_t>(p.num_experts + p.top_k);
+  return (Tile::kRing + logits) * sizeof(float);
+}
+
+// Whether a block of the tile has what memory it needs everywhere: the two small ones with any
+// experts, RouteManyTokens while num_experts + top_k <= 72.
+template <typename Tile>
+bool Fits(const RouteParams& p) {
+  return RouteBytes<Tile>(p) <= static_cast<size_t>(RouteArgs().shared_bytes);
+}
+
+template <typename Tile>
+void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
   Launch("Route", wide ? RouteKernel<Tile, true> : RouteKernel<Tile, false>,
          {.grid = dim3(static_cast<unsigned>((p.tokens + Tile::kTokens - 1) / Tile::kTokens)),
           .block = dim3(kRowThreads),
-          .shared_bytes = (Tile::kRing + logits) * sizeof(float),
+          .shared_bytes = RouteBytes<Tile>(p),
           .stream = stream},  // not early: the first multiprocessors that are free would get two
          p);
+}
+
+// As many lanes as have something to compare, at most a warp's.
+int32_t Choosers(int64_t num_experts) {
+  int32_t lanes = 1;
+  while (lanes < kWarp && lanes < num_experts) lanes *= 2;
+  return lanes;
 }
 
 // --- AddRowCounts ---
@@ -422,12 +487,15 @@ void Route(const RouteArgs& args, cudaStream_t stream) {
                               .tokens = args.x.rows(),
                               .hidden = args.x.cols(),
                               .num_experts = static_cast<int32_t>(args.gate.rows()),
-                              .top_k = static_cast<int32_t>(args.experts.cols())};
+                              .top_k = static_cast<int32_t>(args.experts.cols()),
+                              .choosers = Choosers(args.gate.rows())};
   // Few tokens have a multiprocessor each; many share what they read of the gate.
   if (params.tokens <= 128 && ResidentBytes(params) <= args.shared_bytes) {
     LaunchRouteResident(params, wide, stream);
-  } else if (params.tokens > 512 && params.num_experts + params.top_k <= 64) {
+  } else if (params.tokens > 2048 && Fits<RouteManyTokens>(params)) {
     LaunchRoute<RouteManyTokens>(params, wide, stream);
+  } else if (params.tokens > 512 && Fits<RouteSomeTokens>(params)) {
+    LaunchRoute<RouteSomeTokens>(params, wide, stream);
   } else if (params.tokens > 128) {
     LaunchRoute<RouteFewTokens>(params, wide, stream);
   } else {
