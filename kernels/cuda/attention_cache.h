@@ -69,29 +69,31 @@ __device__ void store_places(const CachePlace& place, CachePlaces<kPositions, kS
   if (threadIdx.x < kPositions) store_place(place, static_cast<int32_t>(threadIdx.x), places);
 }
 
-// A block's first two, at once.
+// A block's first kCount, at once.
+//   first          first(i): the first position of places[i]
 //   old_positions  of the sequence; new ones get their scales from first_new_scales
-template <int kPositions, bool kScaled>
-__device__ void first_places(const AttentionLaunch& launch, const Tile& tile, int32_t first,
-                             int32_t second, CachePlaces<kPositions, kScaled>* places,
+template <int kCount, int kPositions, bool kScaled, typename First>
+__device__ void first_places(const AttentionLaunch& launch, const Tile& tile, const First& first,
+                             CachePlaces<kPositions, kScaled>* places,
                              int32_t old_positions = std::numeric_limits<int32_t>::max()) {
-  static_assert(2 * kPositions <= kThreads);
+  static_assert(kCount * kPositions <= kThreads);
   const auto thread = static_cast<int32_t>(threadIdx.x);
-  if (thread >= 2 * kPositions) return;
+  if (thread >= kCount * kPositions) return;
   const int32_t index = thread % kPositions;
-  const int32_t position = (thread < kPositions ? first : second) + index;
+  const int32_t position = first(thread / kPositions) + index;
   const CachePlace place = find_place<kScaled>(launch, tile, position, position < old_positions);
   store_place(place, index, places[thread / kPositions]);
 }
-template <int kPositions, bool kScaled>
-__device__ void first_new_scales(const AttentionLaunch& launch, const Tile& tile, int32_t first,
-                                 int32_t second, CachePlaces<kPositions, kScaled>* places,
+template <int kCount, int kPositions, bool kScaled, typename First>
+__device__ void first_new_scales(const AttentionLaunch& launch, const Tile& tile,
+                                 const First& first, CachePlaces<kPositions, kScaled>* places,
                                  int32_t old_positions) {
   if constexpr (kScaled) {
     const auto thread = static_cast<int32_t>(threadIdx.x);
+    if (thread >= kCount * kPositions) return;
     const int32_t index = thread % kPositions;
-    const int32_t position = (thread < kPositions ? first : second) + index;
-    if (thread >= 2 * kPositions || position < old_positions) return;
+    const int32_t position = first(thread / kPositions) + index;
+    if (position < old_positions) return;
     const CachePlace place = find_place<true>(launch, tile, position);
     places[thread / kPositions].k_scales[index] = place.k_scale;
     places[thread / kPositions].v_scales[index] = place.v_scale;

@@ -273,7 +273,7 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
   int32_t next = step_position<S>(1);
   if (tile.rows == 0 || position > tile.max_position) return wait_for_kernels_ahead();
   const int32_t old_positions = p.positions[tile.first_token];
-  first_places(launch, tile, position, next, shared.places, old_positions);
+  first_places<2>(launch, tile, step_position<S>, shared.places, old_positions);
   QueryPieces<S> queries;
   queries.Find(launch, tile);
   WarpRows rows = {.first = 0, .positions = {}};
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(kThreads, kHeadDim > 128 ? 1 : 2)
   }
   wait_for_kernels_ahead();
   queries.Copy(shared);
-  first_new_scales(launch, tile, position, next, shared.places, old_positions);
+  first_new_scales<2>(launch, tile, step_position<S>, shared.places, old_positions);
   const int32_t first_column = warp_id() * S::kTiles * 8;
 
   Partial<S::kTiles> part;

@@ -112,9 +112,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   {
     const Tile tile = find_tile<kPromptRows>(launch);  // from the step's inputs alone
     start_early();
-    if (tile.rows == 0 || chunk_of_turn(0) * kChunk > tile.max_position) return;
+    if (tile.rows == 0 || position_of_turn(0) > tile.max_position) return;
     if (threadIdx.x == 0) shared.tile = tile;
-    first_places(launch, tile, chunk_of_turn(0) * kChunk, chunk_of_turn(1) * kChunk, shared.places);
+    first_places<2>(launch, tile, position_of_turn, shared.places);
   }
   sync_block();
   const Tile& tile = shared.tile;
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool more = turn + 1 < turns;
     if (more) copy_turn(p, turn + 1, shared);
     const CachePlace place =
-        find_places<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn + 2) * kChunk);
+        find_places<kChunk, S::kScaled>(launch, tile, position_of_turn(turn + 2));
     const int32_t chunk = chunk_of_turn(turn);
     if (last_position(chunk) <= min_position(rows)) {
       attend_chunk<false>(p, turn, chunk, rows, q, shared, part);

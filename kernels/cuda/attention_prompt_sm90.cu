@@ -3,8 +3,11 @@
 //
 // wgmma reads k and v where they lie in shared memory, which the fragments of mma.sync keep busy.
 // A warpgroup has 64 rows. Its products are the same sums as those of mma.sync (fragments_test.cc).
-// Where some of its rows may not see all positions of a chunk, v's product stays on mma.sync:
-// values that are not finite are taken out there.
+// While a warp turns the scores of one chunk into weights, the tensor cores multiply the values of
+// the chunk before and the keys of the chunk after it.
+//
+// Where some of a warpgroup's rows may not see all positions of a chunk nothing overlaps, and v's
+// product is on mma.sync: values that are not finite are taken out there.
 #include "kernels/cuda/attention_cache.h"
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/attention_prompt.h"
@@ -18,11 +21,16 @@ inline constexpr int kHalfColumns = 64;           // 128 bytes of a row: the swi
 
 template <int kHeadDim, typename Element>
 struct WgmmaShape : PromptShape<kHeadDim, Element> {
-  static constexpr int kSharedTiles = kHeadDim > 64 ? 6 : 0;
+  static constexpr int kSharedTiles = kHeadDim > 64 ? 14 : 0;
   static constexpr int kHalves = kHeadDim / kHalfColumns;
 };
 
-inline constexpr int kPlaces = 4;  // of the chunk in use and the two after it
+// Chunks on their way and in use: in turn t the copy of chunk t + kAhead starts, while the keys of
+// chunk t + 1 and the values of chunk t - 1 are multiplied.
+inline constexpr int kAhead = 3;
+inline constexpr int kKeyStages = kAhead;
+inline constexpr int kValueStages = kAhead + 2;
+inline constexpr int kPlaces = 8;  // of chunks t to t + kAhead + 1
 
 // A chunk of k or v, bfloat16, as wgmma reads it: the 16-byte piece p of a row lies at p ^ row % 8.
 template <typename S>
@@ -36,16 +44,17 @@ struct alignas(1024) SwizzledChunk {
   __device__ uint16_t* at(int32_t position, int32_t column) {
     return halves[0][0] + offset(position, column);
   }
+  // For masked turns: computed there, not kept in registers.
   __device__ const uint16_t* at(int32_t position, int32_t column) const {
-    return halves[0][0] + offset(position, column);
+    return halves[0][0] + offset(opaque(position), column);
   }
 };
 
 // The block's shared memory.
 template <typename S>
 struct PromptMemory {
-  SwizzledChunk<S> k[2];
-  SwizzledChunk<S> v[2];
+  SwizzledChunk<S> k[kKeyStages];
+  SwizzledChunk<S> v[kValueStages];
   CachePlaces<kChunk, S::kScaled> places[kPlaces];
   Tile tile;
   // Where a warp puts weights for add_unfinite.
@@ -54,35 +63,72 @@ struct PromptMemory {
   float4 totals[S::kSharedTiles > 0 ? S::kSharedTiles : 1][kThreads];
 };
 
-// Starts the copy of a chunk of k and v. An int8 piece goes to where it will be bfloat16.
+// What the threads of a block walk over.
 template <typename S>
-__device__ void copy_turn(const AttentionParams& p, int32_t turn, PromptMemory<S>& shared) {
-  const auto pieces = thread_pieces<S>(p, shared.places[turn % kPlaces].pieces);
-  const auto copy = [&](const void* cache, SwizzledChunk<S>& chunk) {
-    copy_pieces(cache, pieces,
-                [&](int i) { return chunk.at(piece_row<S>(i), piece_column<S>() * S::kPiece); });
-  };
-  copy(p.k, shared.k[turn % 2]);
-  copy(p.v, shared.v[turn % 2]);
+struct Block {
+  const AttentionLaunch& launch;
+  const Tile& tile;
+  PromptMemory<S>& shared;
+  int32_t turns;
+
+  __device__ SwizzledChunk<S>& k(int32_t turn) const { return shared.k[turn % kKeyStages]; }
+  __device__ SwizzledChunk<S>& v(int32_t turn) const { return shared.v[turn % kValueStages]; }
+  __device__ const CachePlaces<kChunk, S::kScaled>& places(int32_t turn) const {
+    return shared.places[turn % kPlaces];
+  }
+};
+
+// Starts the copy of a turn's chunk of k and v, if there is one. An int8 piece goes to where it
+// will be bfloat16.
+template <typename S>
+__device__ void copy_turn(const Block<S>& block, int32_t turn) {
+  if (turn < block.turns) {
+    const AttentionParams& p = block.launch.p;
+    const auto pieces = thread_pieces<S>(p, block.places(turn).pieces);
+    const auto copy = [&](const void* cache, SwizzledChunk<S>& chunk) {
+      copy_pieces(cache, pieces,
+                  [&](int i) { return chunk.at(piece_row<S>(i), piece_column<S>() * S::kPiece); });
+    };
+    copy(p.k, block.k(turn));
+    copy(p.v, block.v(turn));
+  }
   cp_async_commit();
 }
-// Waits for this thread's part of it and shows it to wgmma.
+// Waits for this thread's part of it, after which at most kAhead - 2 others have started, and shows
+// it to wgmma.
 template <typename S>
-__device__ void receive_turn(int32_t turn, PromptMemory<S>& shared) {
-  cp_async_wait<0>();
+__device__ void receive_turn(const Block<S>& block, int32_t turn) {
+  cp_async_wait<kAhead - 2>();
   if constexpr (S::kScaled) {
-    const auto widen = [&](SwizzledChunk<S>& chunk) {
+    if (turn < block.turns) {
+      const auto widen = [&](SwizzledChunk<S>& chunk) {
 #pragma unroll
-      for (int i = 0; i < ThreadPieces<S>::kCount; ++i) {
-        const int32_t row = piece_row<S>(i);
-        const int32_t column = piece_column<S>() * S::kPiece;
-        widen_in_place(chunk.at(row, column), chunk.at(row, column + 8));
-      }
-    };
-    widen(shared.k[turn % 2]);
-    widen(shared.v[turn % 2]);
+        for (int i = 0; i < ThreadPieces<S>::kCount; ++i) {
+          const int32_t row = piece_row<S>(i);
+          const int32_t column = piece_column<S>() * S::kPiece;
+          widen_in_place(chunk.at(row, column), chunk.at(row, column + 8));
+        }
+      };
+      widen(block.k(turn));
+      widen(block.v(turn));
+    }
   }
   fence_async_proxy();
+}
+
+// Every warp begins and ends each turn. When one has begun, the next turn's chunk is here; no
+// scores of this turn or before, and no values of two turns before, are still multiplied.
+template <typename S>
+__device__ CachePlace begin_turn(const Block<S>& block, int32_t turn) {
+  receive_turn(block, turn + 1);
+  sync_roles();
+  copy_turn(block, turn + kAhead);
+  return find_places<kChunk, S::kScaled>(block.launch, block.tile,
+                                         position_of_turn(turn + kAhead + 1));
+}
+template <typename S>
+__device__ void end_turn(const Block<S>& block, int32_t turn, const CachePlace& place) {
+  store_places(place, block.shared.places[(turn + kAhead + 1) % kPlaces]);
 }
 
 // Starts scores = q . k^T of the warpgroup's rows.
@@ -96,7 +142,6 @@ __device__ void start_scores(const SwizzledChunk<S>& k, const uint32_t (&q)[S::k
     const uint16_t* columns = k.halves[step / kHalfSteps][0] + step % kHalfSteps * 16;
     wgmma_m64n64k16_bf16(scores, q[step], columns, step > 0);
   }
-  wgmma_commit();
 }
 
 // Starts part.out += weights . v.
@@ -112,7 +157,6 @@ __device__ void start_out(const SwizzledChunk<S>& v, const Weights& weights,
       wgmma_m64n128k16_bf16_trans(part.out, weights[t], v.halves[0][t * 16]);
     }
   }
-  wgmma_commit();
 }
 
 template <int kRows>
@@ -121,53 +165,127 @@ __device__ void settle(uint32_t (&fragments)[kRows][4]) {
   for (auto& fragment : fragments) wgmma_settle(fragment);
 }
 
-// The least and the largest position of a warpgroup's rows, -1 where it has none: the same for its
-// four warps, which meet in wgmma.
-struct GroupPositions {
-  int32_t min;
-  int32_t max;
+// The turns of which a warpgroup's rows may see all positions, and then those of which some may see
+// some: the same for its four warps, which meet in wgmma.
+struct GroupTurns {
+  int32_t whole;
+  int32_t seen;
 };
-__device__ inline GroupPositions group_positions(const AttentionLaunch& launch, const Tile& tile) {
+__device__ inline GroupTurns group_turns(const AttentionLaunch& launch, const Tile& tile) {
   const int32_t first = warp_id() * kWarpRows / kGroupRows * kGroupRows;
-  if (first >= tile.rows) return {-1, -1};
+  if (first >= tile.rows) return {0, 0};
   const int32_t end = first + kGroupRows < tile.rows ? first + kGroupRows : tile.rows;
   const auto position = [&](int32_t row) {
     return launch.p.positions[row_place(launch, tile, row).token];
   };
-  return {position(first), position(end - 1)};
+  return {num_turns((position(first) + 1) / kChunk), num_turns(position(end - 1) / kChunk + 1)};
 }
 
-// One chunk for one warpgroup. kMasked: some of its rows may not see all positions.
+// What a thread has of its rows.
+template <typename S>
+struct RowState {
+  WarpRows rows;
+  uint32_t q[S::kQuerySteps][4];
+  Partial<S::kTiles> part;
+  Total<S> total;
+};
+
+// The maxima and the weights of a chunk.
 template <bool kMasked, typename S>
-__device__ void attend_chunk(const AttentionParams& p, int32_t turn, int32_t chunk,
-                             const WarpRows& rows, uint32_t (&q)[S::kQuerySteps][4],
-                             PromptMemory<S>& shared, Partial<S::kTiles>& part) {
+__device__ void weigh_turn(const Block<S>& block, int32_t turn, Scores<S>& scores, Weights& weights,
+                           float (&factors)[2], RowState<S>& state) {
+  const AttentionParams& p = block.launch.p;
   const float* k_scales = nullptr;
   const float* v_scales = nullptr;
   if constexpr (S::kScaled) {
-    k_scales = shared.places[turn % kPlaces].k_scales;
-    v_scales = shared.places[turn % kPlaces].v_scales;
+    k_scales = block.places(turn).k_scales;
+    v_scales = block.places(turn).v_scales;
   }
-  const SwizzledChunk<S>& v = shared.v[turn % 2];
+  const int32_t chunk = chunk_of_turn(turn);
+  raise_maxima<kMasked, S>(p, k_scales, chunk, state.rows, scores, state.part, factors);
+  rescale_sum(factors, state.part);
+  weigh_chunk<kMasked, S>(p, v_scales, chunk, state.rows, scores, weights, state.part);
+}
+
+template <bool kShared, typename S>
+__device__ void finish_split(const Block<S>& block, int32_t turn, RowState<S>& state) {
+  finish_split<kShared, S>(block.launch, block.tile, state.rows,
+                           chunk_of_turn(turn) / kChunksPerSplit, state.part, state.total);
+}
+__device__ inline bool ends_split(int32_t turn) { return (turn + 1) % kChunksPerSplit == 0; }
+
+// A turn of which all rows see all positions.
+//   scores    of this turn
+//   next      on return, of the next turn, or of whatever lies there
+//   previous  the weights of the turn before, in flight with its values
+//   weights   of this turn, on return in flight with its values
+template <typename S>
+__device__ void whole_turn(const Block<S>& block, int32_t turn, Scores<S>& scores, Scores<S>& next,
+                           Weights& previous, Weights& weights, RowState<S>& state) {
+  const CachePlace place = begin_turn(block, turn);
+  start_scores<S>(block.k(turn + 1), state.q, next);
+  wgmma_commit();
+  float factors[2];
+  weigh_turn<false>(block, turn, scores, weights, factors, state);
+  wgmma_wait<0>();
+  wgmma_settle(next);
+  settle(state.q);
+  wgmma_settle(state.part.out);
+  settle(previous);
+  rescale_out(factors, state.part);
+  start_out<S>(block.v(turn), weights, state.part);
+  wgmma_commit();
+  end_turn(block, turn, place);
+}
+
+// All of these turns. The split of the last one is not finished.
+template <bool kShared, typename S>
+__device__ void whole_turns(const Block<S>& block, int32_t end, RowState<S>& state) {
+  static_assert(kChunksPerSplit % 2 == 0);
+  if (end == 0) return;
+  Scores<S> scores[2];
+  Weights weights[2];
+  start_scores<S>(block.k(0), state.q, scores[0]);
+  wgmma_commit();
+  wgmma_wait<0>();
+  wgmma_settle(scores[0]);
+#pragma unroll 1
+  for (int32_t turn = 0; turn < end; turn += 2) {
+    whole_turn(block, turn, scores[0], scores[1], weights[1], weights[0], state);
+    if (turn + 1 == end) break;
+    whole_turn(block, turn + 1, scores[1], scores[0], weights[0], weights[1], state);
+    if (!ends_split(turn + 1) || turn + 2 >= end) continue;
+    wgmma_wait<0>();
+    wgmma_settle(state.part.out);
+    finish_split<kShared>(block, turn + 1, state);
+  }
+  wgmma_wait<0>();
+  wgmma_settle(state.part.out);
+  settle(weights[0]);
+  settle(weights[1]);
+}
+
+// A turn of which some rows may not see all positions.
+template <typename S>
+__device__ void masked_turn(const Block<S>& block, int32_t turn, RowState<S>& state) {
   Scores<S> scores;
   Weights weights;
   float factors[2];
-  start_scores<S>(shared.k[turn % 2], q, scores);
+  start_scores<S>(block.k(turn), state.q, scores);
+  wgmma_commit();
   wgmma_wait<0>();
   wgmma_settle(scores);
-  settle(q);
-  raise_maxima<kMasked, S>(p, k_scales, chunk, rows, scores, part, factors);
-  rescale(factors, part);
-  weigh_chunk<kMasked, S>(p, v_scales, chunk, rows, scores, weights, part);
-  if constexpr (kMasked && !S::kScaled) {
-    const uint32_t found = accumulate_chunk<kMasked, S>(v, weights, part);
-    if (!any_found(found)) return;
-    restore_unfinite<S>(weights, v, chunk, rows, shared.weights[warp_id()], part);
-  } else {
-    start_out<S>(v, weights, part);
-    wgmma_wait<0>();
-    wgmma_settle(part.out);
-    settle(weights);
+  settle(state.q);
+  end_turn(block, turn, begin_turn(block, turn));
+  const SwizzledChunk<S>& v = block.v(turn);
+  weigh_turn<true>(block, turn, scores, weights, factors, state);
+  rescale_out(factors, state.part);
+  const uint32_t found = accumulate_chunk<true, S>(v, weights, state.part);
+  if constexpr (!S::kScaled) {
+    if (any_found(found)) {
+      restore_unfinite<S>(weights, v, chunk_of_turn(turn), state.rows,
+                          block.shared.weights[warp_id()], state.part);
+    }
   }
 }
 
@@ -177,56 +295,53 @@ template <int kHeadDim, typename Element, bool kShared>
 __global__ void __launch_bounds__(kThreads, 1)
     AttentionPromptWgmmaKernel(const __grid_constant__ AttentionLaunch launch) {
   using S = WgmmaShape<kHeadDim, Element>;
-  const AttentionParams& p = launch.p;
   auto& shared = *reinterpret_cast<PromptMemory<S>*>(shared_memory());
   {
     const Tile tile = find_tile<kPromptRows>(launch);  // from the step's inputs alone
     start_early();
-    if (tile.rows == 0 || chunk_of_turn(0) * kChunk > tile.max_position) return;
+    if (tile.rows == 0 || position_of_turn(0) > tile.max_position) return;
     if (threadIdx.x == 0) shared.tile = tile;
-    first_places(launch, tile, chunk_of_turn(0) * kChunk, chunk_of_turn(1) * kChunk, shared.places);
+    first_places<kAhead + 1>(launch, tile, position_of_turn, shared.places);
   }
   sync_block();
-  const Tile& tile = shared.tile;
-  copy_turn(p, 0, shared);
-  uint32_t q[S::kQuerySteps][4];
-  const WarpRows rows = load_rows<S>(launch, tile, warp_id() * kWarpRows, q);
-  const GroupPositions group = group_positions(launch, tile);
-  Partial<S::kTiles> part;
-  Total<S> total = {.held = {}, .shared = shared.totals};
-  clear(part);
-  clear(total);
-  const int32_t turns = num_turns(tile.max_position / kChunk + 1);
+  const Block<S> block = {.launch = launch,
+                          .tile = shared.tile,
+                          .shared = shared,
+                          .turns = num_turns(shared.tile.max_position / kChunk + 1)};
+  for (int32_t turn = 0; turn < kAhead; ++turn) copy_turn(block, turn);
+  RowState<S> state = {.total = {.held = {}, .shared = shared.totals}};
+  state.rows = load_rows<S>(launch, block.tile, warp_id() * kWarpRows, state.q);
+  const GroupTurns group = group_turns(launch, block.tile);
+  clear(state.part);
+  clear(state.total);
+  receive_turn(block, 0);
+  sync_block();
+  whole_turns<kShared>(block, group.whole, state);
+  int32_t turn = group.whole;
 #pragma unroll 1
-  for (int32_t turn = 0; turn < turns; ++turn) {
-    receive_turn(turn, shared);
-    sync_block();  // the chunk is here; the one before it is no longer read
-    const bool more = turn + 1 < turns;
-    if (more) copy_turn(p, turn + 1, shared);
-    const CachePlace place =
-        find_places<kChunk, S::kScaled>(launch, tile, chunk_of_turn(turn + 2) * kChunk);
-    const int32_t chunk = chunk_of_turn(turn);
-    if (last_position(chunk) <= group.min) {
-      attend_chunk<false>(p, turn, chunk, rows, q, shared, part);
-    } else if (chunk * kChunk <= group.max) {
-      attend_chunk<true>(p, turn, chunk, rows, q, shared, part);
+  for (;; ++turn) {
+    if (turn > 0 && (ends_split(turn - 1) || turn == group.seen)) {
+      finish_split<kShared>(block, turn - 1, state);
     }
-    store_places(place, shared.places[(turn + 2) % kPlaces]);
-    if ((turn + 1) % kChunksPerSplit != 0 && more) continue;
-    finish_split<kShared, S>(launch, tile, rows, chunk / kChunksPerSplit, part, total);
+    if (turn == group.seen) break;
+    masked_turn(block, turn, state);
   }
-  finish_rows<kShared, S>(launch, tile, rows, total);
+#pragma unroll 1
+  for (; turn < block.turns; ++turn) end_turn(block, turn, begin_turn(block, turn));
+  finish_rows<kShared, S>(launch, block.tile, state.rows, state.total);
 }
 
 // --- host ---
 
 template <int kHeadDim, typename Element>
 void LaunchPrompt(const AttentionLaunch& launch, const AttentionGrid& grid, cudaStream_t stream) {
+  using Memory = PromptMemory<WgmmaShape<kHeadDim, Element>>;
+  static_assert(sizeof(Memory) <= 227 * 1024, "a block of sm_90 has no more");
   const bool shared = launch.p.partials != nullptr;
   LaunchTiles("AttentionPromptWgmma",
               shared ? AttentionPromptWgmmaKernel<kHeadDim, Element, true>
                      : AttentionPromptWgmmaKernel<kHeadDim, Element, false>,
-              sizeof(PromptMemory<WgmmaShape<kHeadDim, Element>>), launch, grid, stream);
+              sizeof(Memory), launch, grid, stream);
 }
 
 }  // namespace

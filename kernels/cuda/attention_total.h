@@ -12,6 +12,7 @@ __device__ inline int32_t chunk_of_turn(int32_t turn) {
   return (turn / kChunksPerSplit * splits + static_cast<int32_t>(blockIdx.y)) * kChunksPerSplit +
          turn % kChunksPerSplit;
 }
+__device__ inline int32_t position_of_turn(int32_t turn) { return chunk_of_turn(turn) * kChunk; }
 // How many turns those of the first `chunks` chunks are.
 __device__ inline int32_t num_turns(int32_t chunks) {
   const auto round = static_cast<int32_t>(gridDim.y) * kChunksPerSplit;
