@@ -7,9 +7,8 @@
 namespace intermix::cuda {
 
 // Loads the stages of one tile, ascending by G::kWarpsK; this thread's share of the pieces is the
-// same in all of them. The threads that load are the block's, a warpgroup of it, or (kDecode) each
-// warp for itself. Whole stages are most of them, and what loads them has as many instructions as
-// pieces and few more: where one warpgroup or warp loads, the others wait for it.
+// same in all of them. The threads that load are the block's, some warpgroups of it, or (kDecode)
+// each warp for itself. Most stages are whole, and those cost few instructions: others wait.
 template <class G>
 class TileLoader {
  public:
@@ -65,17 +64,18 @@ class TileLoader {
     if (stage_index < whole_stages_) {
 #pragma unroll
       for (int i = 0; i < kCodePieces; ++i) {
-        const CodePiece piece(i);
-        CopyWeight(shared + piece.at, codes_ + piece.tile * tile_bytes + piece.unit * kUnitBytes,
+        CopyWeight(shared + i * kCodeStep, codes_ + TileOf(i) * tile_bytes + UnitOf(i) * kUnitBytes,
                    true);
       }
     } else {
       const int32_t unit = stage_index * G::kTileUnits + Thread() % kTilePieces / 32;
+      // The pointer moves on: of a copy to a pointer plus an offset that all threads share, and
+      // with a cache hint, nvcc 13.0 makes an illegal instruction.
+      char* to = shared;
 #pragma unroll 1
-      for (int i = 0; i < kCodePieces; ++i) {
-        const CodePiece piece(i);
-        CopyWeight(shared + piece.at, codes_ + piece.tile * tile_bytes + piece.unit * kUnitBytes,
-                   (unit + piece.unit) * kUnitBytes < tile_bytes && piece.tile < tiles_left_);
+      for (int i = 0; i < kCodePieces; ++i, to += kCodeStep) {
+        CopyWeight(to, codes_ + TileOf(i) * tile_bytes + UnitOf(i) * kUnitBytes,
+                   (unit + UnitOf(i)) * kUnitBytes < tile_bytes && TileOf(i) < tiles_left_);
       }
     }
     SkipWeight();
@@ -130,17 +130,13 @@ class TileLoader {
   static_assert(kTilesAtOnce == 0 || G::kBlockTiles % kTilesAtOnce == 0);
   static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 
-  // One of this thread's pieces of a stage's codes, as seen from its first.
-  struct CodePiece {
-    int tile;
-    int unit;
-    int at;  // in shared memory
-
-    INTERMIX_DEVICE explicit CodePiece(int i)
-        : tile(kByUnit ? i / G::kTileUnits : i * kTilesAtOnce),
-          unit(kByUnit ? i % G::kTileUnits : 0),
-          at(tile * kStageCodes + unit * kUnitBytes) {}
-  };
+  // This thread's piece i of a stage's codes: how many feature tiles and units behind its first,
+  // and how many bytes of shared memory from one to the next.
+  INTERMIX_DEVICE static int TileOf(int i) {
+    return kByUnit ? i / G::kTileUnits : i * kTilesAtOnce;
+  }
+  INTERMIX_DEVICE static int UnitOf(int i) { return kByUnit ? i % G::kTileUnits : 0; }
+  static constexpr int kCodeStep = kByUnit ? kUnitBytes : kTilesAtOnce * kStageCodes;
 
   // Of codes, from one feature tile to the next.
   INTERMIX_DEVICE static int32_t TileBytes(const GemmArgs& args) {

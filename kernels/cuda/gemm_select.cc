@@ -15,21 +15,22 @@ namespace {
 struct TileRate {
   double sums;      // modes without partial sums
   double promotes;  // modes with them
+  double clocks;    // of kDecode, that one warp takes for a stage, alone on its scheduler
 };
-constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
-                                                             {750, 600},
-                                                             {1100, 800},
-                                                             {1400, 1000},
-                                                             {2000, 0},
-                                                             {1700, 1400},
-                                                             {3200, 0},
-                                                             {2800, 1800},
-                                                             {600, 500},
-                                                             {1200, 1000},
-                                                             {600, 500},
-                                                             {900, 800},
-                                                             {750, 650},
-                                                             {300, 250}}};
+constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350, 0},
+                                                             {750, 600, 0},
+                                                             {1100, 800, 0},
+                                                             {1400, 1000, 0},
+                                                             {2000, 0, 0},
+                                                             {1700, 1400, 0},
+                                                             {3200, 0, 0},
+                                                             {2800, 1800, 0},
+                                                             {600, 500, 1100},
+                                                             {1200, 1000, 1500},
+                                                             {600, 500, 800},
+                                                             {1200, 1000, 1900},
+                                                             {750, 650, 1300},
+                                                             {300, 250, 600}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM
@@ -85,7 +86,12 @@ double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& de
   const bool whole_tiles =
       (t.family != GemmFamily::kSmallM && !decode) || SumsInFloat(problem.mode);
   double waves = tiles / device.sm_count;
-  if (decode) waves = std::max(waves, 1.0);  // K is not cut
+  if (decode) {  // K is not cut, and a warp's stages follow each other
+    const int64_t slots = int64_t{device.sm_count} * BlocksPerSm(tile, problem, device);
+    const double rounds = CeilDiv(static_cast<int64_t>(tiles), slots);
+    const double serial_clocks = CeilDiv(Stages(problem), t.warps_k) * kRates[tile].clocks;
+    waves = std::max(waves, rounds * serial_clocks / tile_clocks);
+  }
   if (whole_tiles) waves = CeilDiv(static_cast<int64_t>(tiles), device.sm_count);
   const double fixed_clocks = decode                            ? kDecodeTileClocks
                               : t.family == GemmFamily::kSmallM ? kSharedTileClocks

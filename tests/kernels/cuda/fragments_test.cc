@@ -26,7 +26,7 @@ INSTANTIATE_TEST_SUITE_P(, FragmentsTest, ::testing::ValuesIn(AllKernelRuns()),
 
 TEST_P(FragmentsTest, AreAsRecordedOnHardware) {
   const std::vector<FragmentCase> cases = ReadFragmentCases(TestData() + "/fragments/h200.json");
-  EXPECT_GE(cases.size(), 16u);
+  EXPECT_EQ(cases.size(), 23u);
   for (const FragmentCase& one : cases) {
     const Product* product = FindProduct(one.instruction);
     if (product == nullptr) {
