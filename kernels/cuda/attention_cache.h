@@ -26,17 +26,25 @@ struct CachePlaces<kPositions, false> {
   int32_t pieces[kPositions];
 };
 
+// The cache block that a position lies in; -1 beyond the tile's last.
+__device__ inline int32_t block_index(const AttentionParams& p, int32_t position) {
+  return static_cast<int32_t>(static_cast<uint64_t>(position) * p.block_reciprocal >> 32);
+}
+__device__ inline int32_t find_cache_block(const AttentionLaunch& launch, const Tile& tile,
+                                           int32_t position) {
+  const AttentionParams& p = launch.p;
+  if (position > tile.max_position) return -1;
+  return p.block_tables[tile.sequence * p.table_stride + block_index(p, position)];
+}
+//   block        of find_cache_block
 //   with_scales  whether an int8 cache's scales may be read yet; else they are 0
 template <bool kScaled>
-__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t position,
-                                 bool with_scales = true) {
+__device__ CachePlace place_in_block(const AttentionLaunch& launch, const Tile& tile,
+                                     int32_t position, int32_t block, bool with_scales = true) {
   const AttentionParams& p = launch.p;
   CachePlace place = {-1, 0.0f, 0.0f};
-  if (position > tile.max_position) return place;
-  const auto index =
-      static_cast<int32_t>(static_cast<uint64_t>(position) * p.block_reciprocal >> 32);
-  const int32_t offset = position - index * p.block_size;
-  const int32_t block = p.block_tables[tile.sequence * p.table_stride + index];
+  if (block < 0) return place;
+  const int32_t offset = position - block_index(p, position) * p.block_size;
   const int32_t head = launch.groups.kv_heads[tile.group];
   place.piece = block * p.block_pieces + head * p.head_pieces + offset * p.position_pieces;
   if (kScaled && with_scales) {
@@ -46,6 +54,12 @@ __device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile
     place.v_scale = p.v_scales[scale];
   }
   return place;
+}
+template <bool kScaled>
+__device__ CachePlace find_place(const AttentionLaunch& launch, const Tile& tile, int32_t position,
+                                 bool with_scales = true) {
+  const int32_t block = find_cache_block(launch, tile, position);
+  return place_in_block<kScaled>(launch, tile, position, block, with_scales);
 }
 template <int kPositions, bool kScaled>
 __device__ void store_place(const CachePlace& place, int32_t index,

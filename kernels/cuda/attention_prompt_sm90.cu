@@ -27,10 +27,9 @@ struct WgmmaShape : PromptShape<kHeadDim, Element> {
 
 // Chunks on their way and in use: in turn t the copy of chunk t + kAhead starts, while the keys of
 // chunk t + 1 and the values of chunk t - 1 are multiplied.
-inline constexpr int kAhead = 3;
+inline constexpr int kAhead = 2;
 inline constexpr int kKeyStages = kAhead;
 inline constexpr int kValueStages = kAhead + 2;
-inline constexpr int kPlaces = 8;  // of chunks t to t + kAhead + 1
 
 // A chunk of k or v, bfloat16, as wgmma reads it: the 16-byte piece p of a row lies at p ^ row % 8.
 template <typename S>
@@ -55,13 +54,16 @@ template <typename S>
 struct PromptMemory {
   SwizzledChunk<S> k[kKeyStages];
   SwizzledChunk<S> v[kValueStages];
-  CachePlaces<kChunk, S::kScaled> places[kPlaces];
+  CachePlaces<kAttentionSplit, S::kScaled> places[2];  // of this split and the next
   Tile tile;
   // Where a warp puts weights for add_unfinite.
   alignas(16) uint16_t weights[S::kScaled ? 1 : kWarps][kWarpRows * 16];
   // Of the splits so far, the last columns.
   float4 totals[S::kSharedTiles > 0 ? S::kSharedTiles : 1][kThreads];
 };
+
+// Where a turn's chunk begins in its split's places.
+__device__ inline int32_t in_split(int32_t turn) { return turn % kChunksPerSplit * kChunk; }
 
 // What the threads of a block walk over.
 template <typename S>
@@ -73,8 +75,8 @@ struct Block {
 
   __device__ SwizzledChunk<S>& k(int32_t turn) const { return shared.k[turn % kKeyStages]; }
   __device__ SwizzledChunk<S>& v(int32_t turn) const { return shared.v[turn % kValueStages]; }
-  __device__ const CachePlaces<kChunk, S::kScaled>& places(int32_t turn) const {
-    return shared.places[turn % kPlaces];
+  __device__ CachePlaces<kAttentionSplit, S::kScaled>& places(int32_t turn) const {
+    return shared.places[turn / kChunksPerSplit % 2];
   }
 };
 
@@ -84,7 +86,7 @@ template <typename S>
 __device__ void copy_turn(const Block<S>& block, int32_t turn) {
   if (turn < block.turns) {
     const AttentionParams& p = block.launch.p;
-    const auto pieces = thread_pieces<S>(p, block.places(turn).pieces);
+    const auto pieces = thread_pieces<S>(p, block.places(turn).pieces + in_split(turn));
     const auto copy = [&](const void* cache, SwizzledChunk<S>& chunk) {
       copy_pieces(cache, pieces,
                   [&](int i) { return chunk.at(piece_row<S>(i), piece_column<S>() * S::kPiece); });
@@ -118,17 +120,28 @@ __device__ void receive_turn(const Block<S>& block, int32_t turn) {
 
 // Every warp begins and ends each turn. When one has begun, the next turn's chunk is here; no
 // scores of this turn or before, and no values of two turns before, are still multiplied.
+//
+// In the first turn of a split each thread finds one place of the next one: the block table answers
+// while the turn goes on.
+static_assert(kThreads == kAttentionSplit && kAhead < kChunksPerSplit);
+__device__ inline bool begins_split(int32_t turn) { return turn % kChunksPerSplit == 0; }
+__device__ inline int32_t next_split_position(int32_t turn) {
+  return position_of_turn(turn + kChunksPerSplit) + static_cast<int32_t>(threadIdx.x);
+}
 template <typename S>
-__device__ CachePlace begin_turn(const Block<S>& block, int32_t turn) {
+__device__ int32_t begin_turn(const Block<S>& block, int32_t turn) {
   receive_turn(block, turn + 1);
   sync_roles();
   copy_turn(block, turn + kAhead);
-  return find_places<kChunk, S::kScaled>(block.launch, block.tile,
-                                         position_of_turn(turn + kAhead + 1));
+  if (!begins_split(turn)) return -1;
+  return find_cache_block(block.launch, block.tile, next_split_position(turn));
 }
 template <typename S>
-__device__ void end_turn(const Block<S>& block, int32_t turn, const CachePlace& place) {
-  store_places(place, block.shared.places[(turn + kAhead + 1) % kPlaces]);
+__device__ void end_turn(const Block<S>& block, int32_t turn, int32_t cache_block) {
+  if (!begins_split(turn)) return;
+  store_places(
+      place_in_block<S::kScaled>(block.launch, block.tile, next_split_position(turn), cache_block),
+      block.places(turn + kChunksPerSplit));
 }
 
 // Starts scores = q . k^T of the warpgroup's rows.
@@ -198,8 +211,8 @@ __device__ void weigh_turn(const Block<S>& block, int32_t turn, Scores<S>& score
   const float* k_scales = nullptr;
   const float* v_scales = nullptr;
   if constexpr (S::kScaled) {
-    k_scales = block.places(turn).k_scales;
-    v_scales = block.places(turn).v_scales;
+    k_scales = block.places(turn).k_scales + in_split(turn);
+    v_scales = block.places(turn).v_scales + in_split(turn);
   }
   const int32_t chunk = chunk_of_turn(turn);
   raise_maxima<kMasked, S>(p, k_scales, chunk, state.rows, scores, state.part, factors);
@@ -212,7 +225,7 @@ __device__ void finish_split(const Block<S>& block, int32_t turn, RowState<S>& s
   finish_split<kShared, S>(block.launch, block.tile, state.rows,
                            chunk_of_turn(turn) / kChunksPerSplit, state.part, state.total);
 }
-__device__ inline bool ends_split(int32_t turn) { return (turn + 1) % kChunksPerSplit == 0; }
+__device__ inline bool ends_split(int32_t turn) { return begins_split(turn + 1); }
 
 // A turn of which all rows see all positions.
 //   scores    of this turn
@@ -222,7 +235,7 @@ __device__ inline bool ends_split(int32_t turn) { return (turn + 1) % kChunksPer
 template <typename S>
 __device__ void whole_turn(const Block<S>& block, int32_t turn, Scores<S>& scores, Scores<S>& next,
                            Weights& previous, Weights& weights, RowState<S>& state) {
-  const CachePlace place = begin_turn(block, turn);
+  const int32_t cache_block = begin_turn(block, turn);
   start_scores<S>(block.k(turn + 1), state.q, next);
   wgmma_commit();
   float factors[2];
@@ -235,7 +248,7 @@ __device__ void whole_turn(const Block<S>& block, int32_t turn, Scores<S>& score
   rescale_out(factors, state.part);
   start_out<S>(block.v(turn), weights, state.part);
   wgmma_commit();
-  end_turn(block, turn, place);
+  end_turn(block, turn, cache_block);
 }
 
 // All of these turns. The split of the last one is not finished.
@@ -301,7 +314,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     start_early();
     if (tile.rows == 0 || position_of_turn(0) > tile.max_position) return;
     if (threadIdx.x == 0) shared.tile = tile;
-    first_places<kAhead + 1>(launch, tile, position_of_turn, shared.places);
+    first_places<1>(launch, tile, position_of_turn, shared.places);
   }
   sync_block();
   const Block<S> block = {.launch = launch,
