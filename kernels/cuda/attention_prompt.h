@@ -30,7 +30,7 @@ __device__ void raise_maxima(const AttentionParams& p, const float* k_scales, in
   const int32_t column = lane_id() % 4 * 2;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float max = -infinity();
+    float max[2] = {-infinity(), -infinity()};  // two chains: each waits for its own last one
 #pragma unroll
     for (int n = 0; n < S::kScoreTiles; ++n) {
       float(&pair)[4] = scores[n];
@@ -40,14 +40,15 @@ __device__ void raise_maxima(const AttentionParams& p, const float* k_scales, in
         if constexpr (S::kScaled) pair[i] = mul_rn(pair[i], k_scales[position]);
         if (kMasked && chunk * kChunk + position > rows.positions[half]) pair[i] = -infinity();
       }
-      max = max_nan(max, max_nan(pair[half * 2], pair[half * 2 + 1]));
+      max[n % 2] = max_nan(max[n % 2], max_nan(pair[half * 2], pair[half * 2 + 1]));
     }
-    factors[half] = raise_max(max_of_row(max), p.scale_log2e, part.max[half]);
+    factors[half] = raise_max(max_of_row(max_nan(max[0], max[1])), p.scale_log2e, part.max[half]);
   }
 }
 
-// Scores become weights, and their sum is added. Of an int8 cache they are then times v's scales.
-template <bool kMasked, typename S>
+// Scores become weights. Of an int8 cache they are then times v's scales.
+//   kSummed  their sum is added
+template <bool kMasked, bool kSummed, typename S>
 __device__ void weigh_chunk(const AttentionParams& p, const float* v_scales, int32_t chunk,
                             const WarpRows& rows, const Scores<S>& scores, Weights& weights,
                             Partial<S::kTiles>& part) {
@@ -71,7 +72,7 @@ __device__ void weigh_chunk(const AttentionParams& p, const float* v_scales, int
       }
       weights[t][j] = pack_bf16(exact[0], exact[1]);
     }
-    add_weights(weights[t], part);
+    if constexpr (kSummed) add_weights(weights[t], part);
     if constexpr (S::kScaled) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) weights[t][j] = pack_bf16(scaled[j][0], scaled[j][1]);

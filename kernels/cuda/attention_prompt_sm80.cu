@@ -93,7 +93,7 @@ __device__ void attend_chunk(const AttentionParams& p, int32_t turn, int32_t chu
   score_chunk<S>(shared.k[turn % 2], q, scores);
   raise_maxima<kMasked, S>(p, k_scales, chunk, rows, scores, part, factors);
   rescale(factors, part);
-  weigh_chunk<kMasked, S>(p, v_scales, chunk, rows, scores, weights, part);
+  weigh_chunk<kMasked, true, S>(p, v_scales, chunk, rows, scores, weights, part);
   const uint32_t found = accumulate_chunk<kMasked, S>(values, weights, part);
   if constexpr (kMasked && !S::kScaled) {
     if (!any_found(found)) return;

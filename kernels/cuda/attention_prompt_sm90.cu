@@ -18,6 +18,7 @@ namespace {
 
 inline constexpr int kGroupRows = 4 * kWarpRows;  // of a warpgroup
 inline constexpr int kHalfColumns = 64;           // 128 bytes of a row: the swizzle's span
+inline constexpr int kHalfBytes = kChunk * kHalfColumns * 2;
 
 template <int kHeadDim, typename Element>
 struct WgmmaShape : PromptShape<kHeadDim, Element> {
@@ -40,6 +41,10 @@ struct alignas(1024) SwizzledChunk {
     const int32_t piece = column / 8 % 8 ^ position % 8;
     return (column / kHalfColumns * kChunk + position) * kHalfColumns + piece * 8 + column % 8;
   }
+  // The same `rows` below, fewer than divide the first position.
+  static __device__ int32_t offset_below(int32_t first, int rows) {
+    return (first ^ rows * 8) + rows * kHalfColumns;
+  }
   __device__ uint16_t* at(int32_t position, int32_t column) {
     return halves[0][0] + offset(position, column);
   }
@@ -54,6 +59,7 @@ template <typename S>
 struct PromptMemory {
   SwizzledChunk<S> k[kKeyStages];
   SwizzledChunk<S> v[kValueStages];
+  alignas(1024) uint16_t ones[8][kHalfColumns];        // a bfloat16 1 each: the columns of B
   CachePlaces<kAttentionSplit, S::kScaled> places[2];  // of this split and the next
   Tile tile;
   // Where a warp puts weights for add_unfinite.
@@ -87,9 +93,11 @@ __device__ void copy_turn(const Block<S>& block, int32_t turn) {
   if (turn < block.turns) {
     const AttentionParams& p = block.launch.p;
     const auto pieces = thread_pieces<S>(p, block.places(turn).pieces + in_split(turn));
+    const int32_t first = SwizzledChunk<S>::offset(piece_row<S>(0), piece_column<S>() * S::kPiece);
     const auto copy = [&](const void* cache, SwizzledChunk<S>& chunk) {
-      copy_pieces(cache, pieces,
-                  [&](int i) { return chunk.at(piece_row<S>(i), piece_column<S>() * S::kPiece); });
+      copy_pieces(cache, pieces, [&](int i) {
+        return chunk.halves[0][0] + SwizzledChunk<S>::offset_below(first, i);
+      });
     };
     copy(p.k, block.k(turn));
     copy(p.v, block.v(turn));
@@ -152,24 +160,30 @@ __device__ void start_scores(const SwizzledChunk<S>& k, const uint32_t (&q)[S::k
   wgmma_fence();
 #pragma unroll
   for (int step = 0; step < S::kQuerySteps; ++step) {
-    const uint16_t* columns = k.halves[step / kHalfSteps][0] + step % kHalfSteps * 16;
-    wgmma_m64n64k16_bf16(scores, q[step], columns, step > 0);
+    const int offset = step / kHalfSteps * kHalfBytes + step % kHalfSteps * 32;
+    wgmma_m64n64k16_bf16(scores, q[step], k.halves, offset, step > 0);
   }
 }
 
-// Starts part.out += weights . v.
+// Starts part.out += weights . v, and of a bfloat16 cache the weights' sum.
 template <typename S>
-__device__ void start_out(const SwizzledChunk<S>& v, const Weights& weights,
+__device__ void start_out(const Block<S>& block, const SwizzledChunk<S>& v, const Weights& weights,
                           Partial<S::kTiles>& part) {
   wgmma_fence();
 #pragma unroll
   for (int t = 0; t < kChunk / 16; ++t) {
     if constexpr (S::kTiles == 8) {
-      wgmma_m64n64k16_bf16_trans(part.out, weights[t], v.halves[0][t * 16]);
+      wgmma_m64n64k16_bf16_trans(part.out, weights[t], v.halves, t * 16 * 128);
     } else {
-      wgmma_m64n128k16_bf16_trans(part.out, weights[t], v.halves[0][t * 16]);
+      wgmma_m64n128k16_bf16_trans(part.out, weights[t], v.halves, t * 16 * 128);
     }
+    if constexpr (!S::kScaled) wgmma_m64n8k16_bf16(part.sum, weights[t], block.shared.ones, 0);
   }
+}
+template <typename S>
+__device__ void settle_out(Partial<S::kTiles>& part) {
+  wgmma_settle(part.out);
+  if constexpr (!S::kScaled) wgmma_settle(part.sum);
 }
 
 template <int kRows>
@@ -216,8 +230,9 @@ __device__ void weigh_turn(const Block<S>& block, int32_t turn, Scores<S>& score
   }
   const int32_t chunk = chunk_of_turn(turn);
   raise_maxima<kMasked, S>(p, k_scales, chunk, state.rows, scores, state.part, factors);
-  rescale_sum(factors, state.part);
-  weigh_chunk<kMasked, S>(p, v_scales, chunk, state.rows, scores, weights, state.part);
+  constexpr bool kSummed = kMasked || S::kScaled;  // else start_out does it
+  if constexpr (kSummed) rescale_sum(factors, state.part);
+  weigh_chunk<kMasked, kSummed, S>(p, v_scales, chunk, state.rows, scores, weights, state.part);
 }
 
 template <bool kShared, typename S>
@@ -243,10 +258,11 @@ __device__ void whole_turn(const Block<S>& block, int32_t turn, Scores<S>& score
   wgmma_wait<0>();
   wgmma_settle(next);
   settle(state.q);
-  wgmma_settle(state.part.out);
+  settle_out<S>(state.part);
   settle(previous);
+  if constexpr (!S::kScaled) rescale_sum(factors, state.part);
   rescale_out(factors, state.part);
-  start_out<S>(block.v(turn), weights, state.part);
+  start_out<S>(block, block.v(turn), weights, state.part);
   wgmma_commit();
   end_turn(block, turn, cache_block);
 }
@@ -269,11 +285,11 @@ __device__ void whole_turns(const Block<S>& block, int32_t end, RowState<S>& sta
     whole_turn(block, turn + 1, scores[1], scores[0], weights[0], weights[1], state);
     if (!ends_split(turn + 1) || turn + 2 >= end) continue;
     wgmma_wait<0>();
-    wgmma_settle(state.part.out);
+    settle_out<S>(state.part);
     finish_split<kShared>(block, turn + 1, state);
   }
   wgmma_wait<0>();
-  wgmma_settle(state.part.out);
+  settle_out<S>(state.part);
   settle(weights[0]);
   settle(weights[1]);
 }
@@ -314,6 +330,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     start_early();
     if (tile.rows == 0 || position_of_turn(0) > tile.max_position) return;
     if (threadIdx.x == 0) shared.tile = tile;
+    for (int i = static_cast<int>(threadIdx.x); i < 8 * kHalfColumns; i += kThreads) {
+      shared.ones[0][i] = 0x3F80;
+    }
     first_places<1>(launch, tile, position_of_turn, shared.places);
   }
   sync_block();

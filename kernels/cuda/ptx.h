@@ -50,16 +50,19 @@ INTERMIX_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* shared_row)
 INTERMIX_DEVICE void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4],
                                          const void* rows, bool add);
 // The same of bfloat16, D[64, 64] (+)= A[64, 16] . B[16, 64]; bf16 x bf16 -> f32; fragments of
-// mma_m16n8k16_bf16. rows: column n of B is 32 bytes of the 128-byte row n.
+// mma_m16n8k16_bf16. B lies at rows + offset: instructions of the same rows and constant offsets
+// share address arithmetic. Column n of B is 32 bytes of the 128-byte row n.
 INTERMIX_DEVICE void wgmma_m64n64k16_bf16(float (&d)[8][4], const uint32_t (&a)[4],
-                                          const void* rows, bool add);
-// D[64, 64] += A[64, 16] . B[16, 64], and of 128 columns.
-//   rows  row k of B is the 128-byte row k, at a multiple of 1024 bytes, with the same swizzle;
-//         columns 64 .. 127 are in further rows, 8192 bytes on
+                                          const void* rows, int offset, bool add);
+// D[64, 8] += A[64, 16] . B[16, 8].
+INTERMIX_DEVICE void wgmma_m64n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const void* rows,
+                                         int offset);
+// D[64, 64] += A[64, 16] . B[16, 64], and of 128 columns. Row k of B is the 128-byte row k, at a
+// multiple of 1024 bytes, with the same swizzle; columns 64 .. 127 are 8192 bytes on.
 INTERMIX_DEVICE void wgmma_m64n64k16_bf16_trans(float (&d)[8][4], const uint32_t (&a)[4],
-                                                const void* rows);
+                                                const void* rows, int offset);
 INTERMIX_DEVICE void wgmma_m64n128k16_bf16_trans(float (&d)[16][4], const uint32_t (&a)[4],
-                                                 const void* rows);
+                                                 const void* rows, int offset);
 // Before the first of some, and after a or d were written: orders registers.
 INTERMIX_DEVICE void wgmma_fence();
 INTERMIX_DEVICE void wgmma_commit();
@@ -70,6 +73,7 @@ INTERMIX_DEVICE void wgmma_wait();
 INTERMIX_DEVICE void wgmma_settle(int32_t (&d)[16][4]);
 template <int kTiles>
 INTERMIX_DEVICE void wgmma_settle(float (&d)[kTiles][4]);
+INTERMIX_DEVICE void wgmma_settle(float (&d)[4]);
 // The same for a, where other registers are written before the wait: the compiler thinks that a is
 // free as soon as the wgmma was started, and may take it for those.
 INTERMIX_DEVICE void wgmma_settle(uint32_t (&a)[4]);

@@ -5,11 +5,13 @@
 
 namespace intermix::cuda {
 
-// Matrix descriptor: address / 16, eight rows every 1024 bytes, 128-byte swizzle (1).
+// Matrix descriptor of rows + offset: address / 16, eight rows every 1024 bytes, 128-byte swizzle
+// (1). The offset is added last: what it is added to is computed once.
 //   column_bytes  of a transposed B: from the first 64 columns to the next
-INTERMIX_DEVICE uint64_t wgmma_descriptor(const void* rows, uint64_t column_bytes = 16) {
-  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | column_bytes / 16 << 16 |
-         (shared_address(rows) & 0x3FFFF) >> 4;
+INTERMIX_DEVICE uint64_t wgmma_descriptor(const void* rows, int offset = 0,
+                                          uint32_t column_bytes = 16) {
+  const uint32_t first = column_bytes / 16 << 16 | (shared_address(rows) & 0x3FFFF) >> 4;
+  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | (first + offset / 16);
 }
 
 INTERMIX_DEVICE void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4],
@@ -59,15 +61,24 @@ INTERMIX_DEVICE void wgmma_n64_bf16(float (&d)[8][4], const uint32_t (&a)[4], ui
 }
 
 INTERMIX_DEVICE void wgmma_m64n64k16_bf16(float (&d)[8][4], const uint32_t (&a)[4],
-                                          const void* rows, bool add) {
-  wgmma_n64_bf16<false>(d, a, wgmma_descriptor(rows), add);
+                                          const void* rows, int offset, bool add) {
+  wgmma_n64_bf16<false>(d, a, wgmma_descriptor(rows, offset), add);
+}
+INTERMIX_DEVICE void wgmma_m64n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const void* rows,
+                                         int offset) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %9, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "%8, add, 1, 1, 0;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(wgmma_descriptor(rows, offset)), "n"(1));
 }
 INTERMIX_DEVICE void wgmma_m64n64k16_bf16_trans(float (&d)[8][4], const uint32_t (&a)[4],
-                                                const void* rows) {
-  wgmma_n64_bf16<true>(d, a, wgmma_descriptor(rows, 8192), true);
+                                                const void* rows, int offset) {
+  wgmma_n64_bf16<true>(d, a, wgmma_descriptor(rows, offset, 8192), true);
 }
 INTERMIX_DEVICE void wgmma_m64n128k16_bf16_trans(float (&d)[16][4], const uint32_t (&a)[4],
-                                                 const void* rows) {
+                                                 const void* rows, int offset) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
@@ -88,7 +99,8 @@ INTERMIX_DEVICE void wgmma_m64n128k16_bf16_trans(float (&d)[16][4], const uint32
         "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]), "+f"(d[14][0]),
         "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]),
         "+f"(d[15][2]), "+f"(d[15][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(wgmma_descriptor(rows, 8192)), "n"(1));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(wgmma_descriptor(rows, offset, 8192)),
+        "n"(1));
 }
 
 INTERMIX_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -113,6 +125,10 @@ INTERMIX_DEVICE void wgmma_settle(float (&d)[kTiles][4]) {
 #pragma unroll
     for (auto& value : tile) asm volatile("" : "+f"(value)::"memory");
   }
+}
+INTERMIX_DEVICE void wgmma_settle(float (&d)[4]) {
+#pragma unroll
+  for (auto& value : d) asm volatile("" : "+f"(value)::"memory");
 }
 INTERMIX_DEVICE void wgmma_settle(uint32_t (&a)[4]) {
 #pragma unroll

@@ -153,20 +153,31 @@ namespace intermix::cuda {
 
 using emu::current_thread;
 
+namespace {
+const char* At(const void* rows, int offset) { return static_cast<const char*>(rows) + offset; }
+}  // namespace
+
 void wgmma_m64n128k32_s8(int32_t (&d)[16][4], const uint32_t (&a)[4], const void* rows, bool add) {
   emu::Start({.bf16 = false, .transposed = false, .columns = 128}, d, a, rows, add);
 }
 
-void wgmma_m64n64k16_bf16(float (&d)[8][4], const uint32_t (&a)[4], const void* rows, bool add) {
-  emu::Start({.bf16 = true, .transposed = false, .columns = 64}, d, a, rows, add);
+void wgmma_m64n64k16_bf16(float (&d)[8][4], const uint32_t (&a)[4], const void* rows, int offset,
+                          bool add) {
+  emu::Start({.bf16 = true, .transposed = false, .columns = 64}, d, a, At(rows, offset), add);
 }
 
-void wgmma_m64n64k16_bf16_trans(float (&d)[8][4], const uint32_t (&a)[4], const void* rows) {
-  emu::Start({.bf16 = true, .transposed = true, .columns = 64}, d, a, rows, true);
+void wgmma_m64n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const void* rows, int offset) {
+  emu::Start({.bf16 = true, .transposed = false, .columns = 8}, d, a, At(rows, offset), true);
 }
 
-void wgmma_m64n128k16_bf16_trans(float (&d)[16][4], const uint32_t (&a)[4], const void* rows) {
-  emu::Start({.bf16 = true, .transposed = true, .columns = 128}, d, a, rows, true);
+void wgmma_m64n64k16_bf16_trans(float (&d)[8][4], const uint32_t (&a)[4], const void* rows,
+                                int offset) {
+  emu::Start({.bf16 = true, .transposed = true, .columns = 64}, d, a, At(rows, offset), true);
+}
+
+void wgmma_m64n128k16_bf16_trans(float (&d)[16][4], const uint32_t (&a)[4], const void* rows,
+                                 int offset) {
+  emu::Start({.bf16 = true, .transposed = true, .columns = 128}, d, a, At(rows, offset), true);
 }
 
 void wgmma_fence() {}

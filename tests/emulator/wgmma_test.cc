@@ -156,11 +156,15 @@ __global__ void MultiplyBf16(const uint16_t* a, const uint16_t* b, float* d, Fau
   wgmma_fence();
   for (int step = 0; step < 2; ++step) {
     if constexpr (!kTransposed) {
-      wgmma_m64n64k16_bf16(sums, fragments[step], rows + 64 + step * 32, step > 0);
+      if constexpr (kColumns == 64) {
+        wgmma_m64n64k16_bf16(sums, fragments[step], rows + 64, step * 32, step > 0);
+      } else {
+        wgmma_m64n8k16_bf16(sums[0], fragments[step], rows + 64, step * 32);
+      }
     } else if constexpr (kColumns == 64) {
-      wgmma_m64n64k16_bf16_trans(sums, fragments[step], rows + step * 2048);
+      wgmma_m64n64k16_bf16_trans(sums, fragments[step], rows, step * 2048);
     } else {
-      wgmma_m64n128k16_bf16_trans(sums, fragments[step], rows + step * 2048);
+      wgmma_m64n128k16_bf16_trans(sums, fragments[step], rows, step * 2048);
     }
   }
   wgmma_commit();
@@ -185,6 +189,7 @@ struct Bf16Form {
   bool transposed;
 };
 constexpr Bf16Form kBf16Forms[] = {{MultiplyBf16<64, false>, 64, false},
+                                   {MultiplyBf16<8, false>, 8, false},
                                    {MultiplyBf16<64, true>, 64, true},
                                    {MultiplyBf16<128, true>, 128, true}};
 

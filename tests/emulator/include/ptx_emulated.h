@@ -28,6 +28,7 @@ void wgmma_wait() {
 inline void wgmma_settle(int32_t (&)[16][4]) {}
 template <int kTiles>
 void wgmma_settle(float (&)[kTiles][4]) {}
+inline void wgmma_settle(float (&)[4]) {}
 inline void wgmma_settle(uint32_t (&)[4]) {}
 template <int N>
 void give_up_registers() {}

@@ -35,6 +35,7 @@ struct Product {
 };
 inline constexpr Product kProducts[] = {
     {"wgmma_m64n64k16_bf16", 64, false, false},
+    {"wgmma_m64n8k16_bf16", 8, false, true},
     {"wgmma_m64n64k16_bf16_trans", 64, true, true},
     {"wgmma_m64n128k16_bf16_trans", 128, true, true},
 };

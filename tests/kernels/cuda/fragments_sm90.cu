@@ -62,12 +62,14 @@ __global__ void WgmmaKernel(const uint32_t* a, const uint32_t* b, const uint32_t
   wgmma_fence();
 #pragma unroll
   for (int step = 0; step < kProductSteps; ++step) {
-    if constexpr (!kTransposed) {
-      wgmma_m64n64k16_bf16(operands.d, operands.a[step], rows + step * 32, step > 0);
+    if constexpr (kColumns == 8) {
+      wgmma_m64n8k16_bf16(operands.d[0], operands.a[step], rows, step * 32);
+    } else if constexpr (!kTransposed) {
+      wgmma_m64n64k16_bf16(operands.d, operands.a[step], rows, step * 32, step > 0);
     } else if constexpr (kColumns == 64) {
-      wgmma_m64n64k16_bf16_trans(operands.d, operands.a[step], rows + step * 2048);
+      wgmma_m64n64k16_bf16_trans(operands.d, operands.a[step], rows, step * 2048);
     } else {
-      wgmma_m64n128k16_bf16_trans(operands.d, operands.a[step], rows + step * 2048);
+      wgmma_m64n128k16_bf16_trans(operands.d, operands.a[step], rows, step * 2048);
     }
   }
   wgmma_commit();
@@ -90,7 +92,7 @@ __global__ void MmaKernel(const uint32_t* a, const uint32_t* b, const uint32_t* 
         const int at = kTransposed ? k * kColumns + column : column * kDepth + k;
         fragment[i / 2] |= static_cast<uint32_t>(elements[at]) << i % 2 * 16;
       }
-      if (!kTransposed && step == 0) {
+      if (!kTransposed && kColumns == 64 && step == 0) {  // it has `add`
         for (float& value : operands.d[n]) value = 0.0f;
       }
       mma_m16n8k16_bf16(operands.d[n], operands.a[step], fragment);
@@ -120,14 +122,16 @@ std::vector<uint32_t> RunKernel(Kernel kernel, const Product& product,
 }  // namespace
 
 std::vector<uint32_t> RunProduct(const Product& product, const std::vector<uint32_t>& in) {
-  return RunKernel(!product.transposed     ? WgmmaKernel<64, false>
+  return RunKernel(product.columns == 8    ? WgmmaKernel<8, false>
+                   : !product.transposed   ? WgmmaKernel<64, false>
                    : product.columns == 64 ? WgmmaKernel<64, true>
                                            : WgmmaKernel<128, true>,
                    product, in);
 }
 
 std::vector<uint32_t> RunProductOnMma(const Product& product, const std::vector<uint32_t>& in) {
-  return RunKernel(!product.transposed     ? MmaKernel<64, false>
+  return RunKernel(product.columns == 8    ? MmaKernel<8, false>
+                   : !product.transposed   ? MmaKernel<64, false>
                    : product.columns == 64 ? MmaKernel<64, true>
                                            : MmaKernel<128, true>,
                    product, in);
