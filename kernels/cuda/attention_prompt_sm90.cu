@@ -260,8 +260,10 @@ __device__ void whole_turn(const Block<S>& block, int32_t turn, Scores<S>& score
   settle(state.q);
   settle_out<S>(state.part);
   settle(previous);
-  if constexpr (!S::kScaled) rescale_sum(factors, state.part);
-  rescale_out(factors, state.part);
+  if (!begins_split(turn)) {  // else they are zeros
+    if constexpr (!S::kScaled) rescale_sum(factors, state.part);
+    rescale_out(factors, state.part);
+  }
   start_out<S>(block, block.v(turn), weights, state.part);
   wgmma_commit();
   end_turn(block, turn, cache_block);
