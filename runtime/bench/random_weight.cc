@@ -40,6 +40,12 @@ int64_t LargestScale(const WeightFormat& format, int64_t k) {
   return std::min<int64_t>(limit, std::numeric_limits<int16_t>::max());
 }
 
+// Codes of two's complement are -0.5 on average. With one sign for all rows, what tokens have in
+// common would grow from layer to layer, until all choose the same experts.
+double SignOfRow(uint64_t seed, int64_t n) {
+  return SplitMix(~seed + static_cast<uint64_t>(n)) % 2 == 0 ? 1.0 : -1.0;
+}
+
 }  // namespace
 
 void FillRandomBits(uint64_t seed, uint64_t* words, size_t count) {
@@ -104,10 +110,15 @@ QuantizedWeight MakeRandomWeight(const WeightFormat& format, int64_t n, int64_t 
     weight.channel_scales = storage->channel_scales.view;
     const double typical = code_stddev * 0.6 * static_cast<double>(largest);
     auto* channels = static_cast<float*>(weight.channel_scales.raw());
-    std::fill_n(channels, n, static_cast<float>(stddev / typical));
+    for (int64_t i = 0; i < n; ++i) {
+      channels[i] = static_cast<float>(SignOfRow(seed, i) * stddev / typical);
+    }
   } else {
     auto* scales = static_cast<float*>(weight.group_scales.raw());
-    std::fill_n(scales, n * groups, static_cast<float>(stddev / code_stddev));
+    for (int64_t i = 0; i < n; ++i) {
+      std::fill_n(scales + i * groups, groups,
+                  static_cast<float>(SignOfRow(seed, i) * stddev / code_stddev));
+    }
   }
   weight.owner = std::move(storage);
   return weight;
