@@ -165,6 +165,8 @@ INTERMIX_DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector);
 // The same value, of which the compiler knows nothing more: what is derived from it is computed
 // here, not kept in registers from before a loop.
 INTERMIX_DEVICE int32_t opaque(int32_t value);
+// The other way round: not computed again inside a loop, as it has no origin left.
+INTERMIX_DEVICE const float* opaque(const float* address);
 
 }  // namespace intermix::cuda
 

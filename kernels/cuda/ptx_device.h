@@ -184,6 +184,10 @@ INTERMIX_DEVICE int32_t opaque(int32_t value) {
   asm volatile("" : "+r"(value));
   return value;
 }
+INTERMIX_DEVICE const float* opaque(const float* address) {
+  asm volatile("" : "+l"(address));
+  return address;
+}
 INTERMIX_DEVICE int32_t dot_s8x4(uint32_t a, uint32_t b, int32_t sum) {
   return __dp4a(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);
 }

@@ -56,27 +56,8 @@ using RouteFewTokens = RouteTile<4, 2, 2, 256, 6>;
 using RouteSomeTokens = RouteTile<16, 4, 4, 128, 6>;
 using RouteManyTokens = RouteTile<32, 4, 8, 128, 4>;
 
-// Starts to copy a stage of one row, by one warp. Zeros stand for what is beyond the row, or for a
-// row that is not there: they can turn a lane's -0 into +0, which no choice and no weight can tell,
-// and nothing else. kWide: the row is 16-byte aligned and `hidden` is a multiple of 4.
-template <typename Tile, bool kWide>
-__device__ void copy_row_stage(const float* from, bool exists, int32_t first_k, int32_t hidden,
-                               float* to) {
-  const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
-#pragma unroll
-  for (int32_t column = lane * 4; column < Tile::kStage; column += kWarp * 4) {
-    const int32_t k = first_k + column;
-    if constexpr (kWide) {
-      const bool valid = exists && k < hidden;
-      cp_async_16(to + column, valid ? from + k : from, valid);
-    } else {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) to[column + j] = exists && k + j < hidden ? from[k + j] : 0.0f;
-    }
-  }
-}
-
-// A stage on its way through the ring: which experts' gate rows, where they begin, which slot.
+// The stages of a block on their way through the ring, as each role walks them: which experts' gate
+// rows, where in the rows they begin, which slot.
 struct RouteStage {
   int32_t expert = 0;
   int32_t k = 0;
@@ -93,25 +74,67 @@ struct RouteStage {
   }
 };
 
-// Starts to copy one stage, by those warps that make no dot products.
+// Copies stages, by those warps that make no dot products; each has every kCopyWarps-th row. Where
+// rows begin is known before the stages: the copiers share their schedulers with the warps that
+// multiply, so what they do for each stage has to be little. Zeros stand for what is beyond a row:
+// they can turn a lane's -0 into +0, which no choice and no weight can tell, and nothing else. For
+// a row that is not there some other row is copied, of which nobody reads what comes out.
+//   kWide  rows are 16-byte aligned and `hidden` is a multiple of 4
 template <typename Tile, bool kWide>
-__device__ void copy_stage(const RouteParams& p, int64_t first_token, const RouteStage& stage,
-                           float* ring) {
-  const auto warp = static_cast<int32_t>(threadIdx.x - Tile::kDotThreads) / kWarp;
-  const auto hidden = static_cast<int32_t>(p.hidden);
-  float* to = ring + stage.slot * Tile::kSlot + warp * Tile::kPitch;
+struct RouteCopier {
+  static constexpr int kGateRows = Tile::kExperts / Tile::kCopyWarps;
+  static constexpr int kTokenRows = (Tile::kTokens + Tile::kCopyWarps - 1) / Tile::kCopyWarps;
+  const float* gate[kGateRows];
+  const float* x[kTokenRows];
+  int32_t warp;
+  int32_t column;
+
+  __device__ RouteCopier(const RouteParams& p, int64_t first_token)
+      : warp(static_cast<int32_t>(threadIdx.x - Tile::kDotThreads) / kWarp),
+        column(static_cast<int32_t>(threadIdx.x % kWarp) * 4) {
 #pragma unroll
-  for (int32_t row = 0; row < Tile::kRows; row += Tile::kCopyWarps) {
-    const bool is_gate = row < Tile::kExperts;
-    if (Tile::kRows % Tile::kCopyWarps != 0 && row + warp >= Tile::kRows) break;
-    const int64_t index =
-        row + warp + (is_gate ? int64_t{stage.expert} : first_token - Tile::kExperts);
-    const bool exists = index < (is_gate ? p.num_experts : p.tokens);
-    const float* from = is_gate ? p.gate + (exists ? index : 0) * p.gate_stride
-                                : p.x + (exists ? index : 0) * p.x_stride;
-    copy_row_stage<Tile, kWide>(from, exists, stage.k, hidden, to + row * Tile::kPitch);
+    for (int i = 0; i < kTokenRows; ++i) {
+      const int64_t token = first_token + warp + i * Tile::kCopyWarps;
+      x[i] = opaque(p.x + (token < p.tokens ? token : first_token) * p.x_stride);
+    }
   }
-}
+
+  __device__ void copy_row(const float* row, int32_t first_k, int32_t hidden, float* to) const {
+#pragma unroll
+    for (int32_t c = 0; c < Tile::kStage; c += kWarp * 4) {
+      const int32_t k = first_k + column + c;
+      if constexpr (kWide) {
+        cp_async_16(to + c, row + (k < hidden ? k : 0), k < hidden);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) to[c + j] = k + j < hidden ? row[k + j] : 0.0f;
+      }
+    }
+  }
+
+  __device__ void copy(const RouteParams& p, const RouteStage& stage, float* ring) {
+    if (stage.k == 0) {
+#pragma unroll
+      for (int i = 0; i < kGateRows; ++i) {
+        const int32_t expert = stage.expert + warp + i * Tile::kCopyWarps;
+        gate[i] = opaque(p.gate + (expert < p.num_experts ? expert : 0) * p.gate_stride);
+      }
+    }
+    const auto hidden = static_cast<int32_t>(p.hidden);
+    float* to = ring + stage.slot * Tile::kSlot + warp * Tile::kPitch + column;
+#pragma unroll
+    for (int i = 0; i < kGateRows; ++i, to += Tile::kCopyWarps * Tile::kPitch) {
+      copy_row(gate[i], stage.k, hidden, to);
+    }
+#pragma unroll
+    for (int i = 0; i < kTokenRows; ++i, to += Tile::kCopyWarps * Tile::kPitch) {
+      if (Tile::kTokens % Tile::kCopyWarps != 0 && warp + i * Tile::kCopyWarps >= Tile::kTokens) {
+        break;
+      }
+      copy_row(x[i], stage.k, hidden, to);
+    }
+  }
+};
 
 // One thread's share of the dot products of a block.
 template <typename Tile>
@@ -174,36 +197,48 @@ struct RouteDots {
   }
 };
 
-// The logits of one block's tokens.
+// The logits of one block's tokens. The roles meet at a barrier before each stage: behind it every
+// copy of the stage is here, and the slot of the stage before is free.
 //   ring    [kStages][kRows][kPitch], shared
 //   logits  [kTokens][num_experts], shared; complete after the next barrier
 template <typename Tile, bool kWide>
 __device__ void route_logits(const RouteParams& p, int64_t first_token, float* ring,
                              float* logits) {
   const auto hidden = static_cast<int32_t>(p.hidden);
-  RouteStage ahead;
-  const auto start = [&] {
-    if (ahead.expert < p.num_experts) {
-      copy_stage<Tile, kWide>(p, first_token, ahead, ring);
-      ahead.advance<Tile>(hidden);
-    }
-    cp_async_commit();
-  };
-  const bool copies = threadIdx.x >= Tile::kDotThreads;
-  for (int i = 0; i < Tile::kStages - 1 && copies; ++i) start();
-  RouteDots<Tile> dots;
-  for (RouteStage stage; stage.expert < p.num_experts; stage.advance<Tile>(hidden)) {
-    cp_async_wait<Tile::kStages - 2>();
-    sync_block();  // everyone's copies are here, and the slot of the stage before is free
-    if (copies) {
+  if (threadIdx.x >= Tile::kDotThreads) {
+    RouteCopier<Tile, kWide> copier(p, first_token);
+    RouteStage ahead;
+    const auto start = [&] {
+      if (ahead.expert < p.num_experts) {
+        copier.copy(p, ahead, ring);
+        ahead.advance<Tile>(hidden);
+      }
+      cp_async_commit();
+    };
+#pragma unroll 1
+    for (int i = 0; i < Tile::kStages - 1; ++i) start();
+#pragma unroll 1
+    for (RouteStage stage; stage.expert < p.num_experts; stage.advance<Tile>(hidden)) {
+      cp_async_wait<Tile::kStages - 2>();
+      sync_roles();
       start();
-      continue;
     }
-    if (stage.k == 0) dots.clear();
-    dots.add_stage(ring + stage.slot * Tile::kSlot);
-    if (stage.k + Tile::kStage >= hidden) dots.store(stage.expert, p.num_experts, logits);
+    cp_async_wait<0>();
+    return;
   }
-  cp_async_wait<0>();
+  RouteDots<Tile> dots;
+  int32_t slot = 0;
+#pragma unroll 1
+  for (int32_t expert = 0; expert < p.num_experts; expert += Tile::kExperts) {
+    dots.clear();
+#pragma unroll 1
+    for (int32_t k = 0; k < hidden; k += Tile::kStage) {
+      sync_roles();
+      dots.add_stage(ring + slot * Tile::kSlot);
+      slot = slot + 1 == Tile::kStages ? 0 : slot + 1;
+    }
+    dots.store(expert, p.num_experts, logits);
+  }
 }
 
 // An expert and its logit; `expert` is num_experts where there is none.

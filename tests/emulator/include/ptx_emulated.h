@@ -86,6 +86,7 @@ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
 inline int32_t opaque(int32_t value) { return value; }
+inline const float* opaque(const float* address) { return address; }
 inline int32_t dot_s8x4(uint32_t a, uint32_t b, int32_t sum) {
   for (int shift = 0; shift < 32; shift += 8) {
     sum += static_cast<int8_t>(a >> shift) * static_cast<int8_t>(b >> shift);
