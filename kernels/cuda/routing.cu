@@ -136,6 +136,30 @@ struct RouteCopier {
   }
 };
 
+// Bits of b where `mask` has ones, else of a.
+__device__ float blend(float a, float b, uint32_t mask) {
+  return float_of_bits((bits_of_float(a) & ~mask) | (bits_of_float(b) & mask));
+}
+
+// The tree of SumLanes over each half of a warp, of kCount sums at once: of two lanes that would
+// add the same values, one does so for the first half of the sums, the other for the second. In the
+// end lane i has sum i * kCount / 16 and, where there are more sums than lanes, those up to the
+// next lane's.
+template <int kCount, int kWidth>
+__device__ void sum_lanes_of(float* v, int32_t lane) {
+  if constexpr (kCount == 1) {
+    v[0] = add_rn(v[0], shfl_xor_f32(v[0], kWidth));
+  } else {
+    const uint32_t upper = (lane & kWidth) != 0 ? 0xFFFFFFFFu : 0;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      const float given = shfl_xor_f32(blend(v[i + kCount / 2], v[i], upper), kWidth);
+      v[i] = add_rn(blend(v[i], v[i + kCount / 2], upper), given);
+    }
+  }
+  if constexpr (kWidth > 1) sum_lanes_of<(kCount + 1) / 2, kWidth / 2>(v, lane);
+}
+
 // One thread's share of the dot products of a block.
 template <typename Tile>
 struct RouteDots {
@@ -184,15 +208,19 @@ struct RouteDots {
 
   //   logits  [kTokens][num_experts], shared
   __device__ void store(int32_t first_expert, int32_t num_experts, float* logits) const {
+    constexpr int kSums = Tile::kThreadTokens * Tile::kThreadExperts;
+    float v[kSums];
 #pragma unroll
-    for (int t = 0; t < Tile::kThreadTokens; ++t) {
+    for (int i = 0; i < kSums; ++i) v[i] = sums[i / Tile::kThreadExperts][i % Tile::kThreadExperts];
+    sum_lanes_of<kSums, 8>(v, lane);
+    constexpr int kLanes = kSums < 16 ? 16 / kSums : 1;  // that have the same sum
 #pragma unroll
-      for (int e = 0; e < Tile::kThreadExperts; ++e) {
-        const float logit = sum_lanes(sums[t][e]);
-        const int32_t expert = first_expert + expert_group + e * Tile::kExpertGroups;
-        const int32_t token = token_group + t * Tile::kTokenGroups;
-        if (lane == 0 && expert < num_experts) logits[token * num_experts + expert] = logit;
-      }
+    for (int i = 0; i < (kSums + 15) / 16; ++i) {
+      const int32_t index = lane * kSums / 16 + i;
+      const int32_t expert =
+          first_expert + expert_group + index % Tile::kThreadExperts * Tile::kExpertGroups;
+      const int32_t token = token_group + index / Tile::kThreadExperts * Tile::kTokenGroups;
+      if (lane % kLanes == 0 && expert < num_experts) logits[token * num_experts + expert] = v[i];
     }
   }
 };
@@ -272,22 +300,62 @@ __device__ Candidate next_choice(const RouteParams& p, const float* logits, cons
   return best;
 }
 
-// The experts of a token and their softmax, by p.choosers lanes; a warp has as many tokens as it
-// has such groups of lanes. Whole warps call this.
+// Whether one of the token's choosers says so.
+__device__ bool any_chooser(const RouteParams& p, bool predicate) {
+  const auto warp_lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  const uint32_t group = 0xFFFFFFFFu >> (kWarp - p.choosers) << (warp_lane & ~(p.choosers - 1));
+  return (ballot(predicate) & group) != 0;
+}
+
+// The experts of a token and their softmax, by p.choosers lanes, each of which has at most one
+// expert; a warp has as many tokens as it has such groups of lanes. Whole warps call this.
+//   writes  whether the lane's token exists; else it only keeps the others company
+//   logit   of the expert whose number is the chooser's, if there is one
+__device__ void choose_of_lanes(const RouteParams& p, int64_t token, bool writes, float logit) {
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) & (p.choosers - 1);
+  const Candidate none = {-infinity(), p.num_experts};  // stands behind every expert
+  const bool any_nan = any_chooser(p, lane < p.num_experts && logit != logit);
+  Candidate left = lane < p.num_experts ? Candidate{logit, lane} : none;
+  int32_t expert = 0;  // that this lane writes, and its power
+  float power = 0.0f;
+  float largest = 0.0f;
+  float sum = 0.0f;
+#pragma unroll 1
+  for (int32_t i = 0; i < p.top_k; ++i) {
+    Candidate best = left;
+#pragma unroll 1
+    for (int mask = p.choosers / 2; mask > 0; mask /= 2) {
+      const Candidate other = {shfl_xor_f32(best.logit, mask), shfl_xor_s32(best.expert, mask)};
+      if (before(other, best)) best = other;
+    }
+    if (best.expert == lane) left = none;
+    if (i == 0) largest = best.logit;
+    const float its_power = lane_exp(add_rn(best.logit, -largest));
+    sum = add_rn(sum, its_power);
+    if (lane == i) {
+      expert = best.expert;
+      power = its_power;
+    }
+  }
+  if (lane < p.top_k && writes) {
+    p.experts[token * p.experts_stride + lane] = any_nan ? lane : expert;
+    p.weights[token * p.weights_stride + lane] = any_nan ? quiet_nan() : div_rn(power, sum);
+  }
+}
+
+// The same of any number of experts.
 //   writes  whether the lane's token exists; else it only keeps the others company
 //   logits  [num_experts], shared, of the lane's token or any
 //   powers  [top_k], shared scratch, of the lane's token
 __device__ void choose_experts(const RouteParams& p, int64_t token, bool writes,
                                const float* logits, float* powers) {
-  const auto warp_lane = static_cast<int32_t>(threadIdx.x % kWarp);
-  const int32_t lane = warp_lane & (p.choosers - 1);
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) & (p.choosers - 1);
   int32_t* experts = p.experts + token * p.experts_stride;
   float* weights = p.weights + token * p.weights_stride;
   bool nan = false;
 #pragma unroll 1
   for (int32_t e = lane; e < p.num_experts; e += p.choosers) nan = nan || logits[e] != logits[e];
-  const uint32_t group = 0xFFFFFFFFu >> (kWarp - p.choosers) << (warp_lane - lane);
-  const bool any_nan = (ballot(nan) & group) != 0;
+  const bool any_nan = any_chooser(p, nan);
   Candidate last = {0.0f, -1};
   float largest = 0.0f;
   float sum = 0.0f;
@@ -312,14 +380,21 @@ __device__ void choose_experts(const RouteParams& p, int64_t token, bool writes,
 __device__ void choose_block(const RouteParams& p, int64_t first_token, int32_t tokens,
                              float* logits) {
   float* powers = logits + tokens * p.num_experts;
-  const int32_t warp_tokens = kWarp / p.choosers;
-  const auto group = static_cast<int32_t>(threadIdx.x % kWarp) / p.choosers;
+  const int32_t choosers_log2 = popc(static_cast<uint32_t>(p.choosers - 1));
+  const int32_t warp_tokens = kWarp >> choosers_log2;
+  const int32_t group = static_cast<int32_t>(threadIdx.x % kWarp) >> choosers_log2;
   const auto warps = static_cast<int32_t>(blockDim.x / kWarp);
   for (int32_t first = static_cast<int32_t>(threadIdx.x / kWarp) * warp_tokens; first < tokens;
        first += warps * warp_tokens) {
     const bool exists = first + group < tokens && first_token + first + group < p.tokens;
     const int32_t t = exists ? first + group : first;
-    choose_experts(p, first_token + t, exists, logits + t * p.num_experts, powers + t * p.top_k);
+    const float* of_token = logits + t * p.num_experts;
+    if (p.num_experts <= p.choosers) {
+      const int32_t expert = static_cast<int32_t>(threadIdx.x) & (p.choosers - 1);
+      choose_of_lanes(p, first_token + t, exists, of_token[expert < p.num_experts ? expert : 0]);
+    } else {
+      choose_experts(p, first_token + t, exists, of_token, powers + t * p.top_k);
+    }
   }
 }
 

@@ -157,8 +157,8 @@ TEST_P(CudaFeedForwardTest, ExponentialInSilu) {
 
 TEST_P(CudaFeedForwardTest, RouteWithTiesAndNan) {
   for (const int64_t hidden : {5, 100, 128}) {
-    for (const int64_t num_experts : {1, 8, 37, 70}) {
-      for (const int64_t top_k : {1, 2, 6}) {
+    for (const int64_t num_experts : {1, 8, 32, 37, 70}) {
+      for (const int64_t top_k : {1, 2, 6, 8, 32}) {
         if (top_k > num_experts) continue;
         SCOPED_TRACE(std::to_string(num_experts) + " experts, top " + std::to_string(top_k));
         const OwnedTensor x = HostileRows(DType::kF32, 12, hidden, 6);
