@@ -10,6 +10,7 @@
 
 #include "kernels/core/lane_math.h"
 #include "kernels/cuda/routing.h"
+#include "kernels/cuda/rows.h"
 #include "tests/kernels/cuda/cuda_ops_test.h"
 
 namespace intermix {
@@ -206,6 +207,35 @@ TEST_P(CudaFeedForwardTest, RouteOfLongRows) {
     const OwnedTensor x = RandomTensor(DType::kF32, {tokens, hidden}, 10);
     const OwnedTensor gate = RandomTensor(DType::kF32, {tokens == 1 ? 19 : 8, hidden}, 11);
     ExpectSameRoute(x.view, gate.view, 2);
+  }
+}
+
+// What it does before the kernels ahead have ended touches neither the rows, which one of them
+// writes, nor what another has chosen.
+TEST_P(CudaFeedForwardTest, RouteBehindKernelsThatStillRun) {
+  for (const int64_t num_experts : {8, 12}) {
+    SCOPED_TRACE(std::to_string(num_experts) + " experts");
+    const OwnedTensor x = RandomTensor(DType::kF32, {3, 100}, 12);
+    const OwnedTensor gate = RandomTensor(DType::kF32, {num_experts, 100}, 13);
+    const OwnedTensor experts = OwnedTensor::Host(DType::kI32, {3, 2});
+    const OwnedTensor weights = OwnedTensor::Host(DType::kF32, {3, 2});
+    reference().Route(x.view, gate.view, experts.view, weights.view);
+    const OwnedTensor index = OwnedTensor::Host(DType::kI32, {3});
+    for (int32_t i = 0; i < 3; ++i) index.view.data<int32_t>()[i] = i;
+    const DeviceTensor d_src(x), d_gate(gate), d_index(index);
+    const DeviceTensor d_x(OwnedTensor::Host(DType::kF32, {3, 100}));
+    const DeviceTensor d_experts(RandomInts({3, 2}, -9, -5, 1));
+    const DeviceTensor d_weights(OwnedTensor::Host(DType::kF32, {3, 2}));
+    cuda::GatherRows({.src = d_src.view, .index = d_index.view, .dst = d_x.view}, nullptr);
+    for (int i = 0; i < 2; ++i) {
+      cuda::Route({.x = d_x.view,
+                   .gate = d_gate.view,
+                   .experts = d_experts.view,
+                   .weights = d_weights.view},
+                  nullptr);
+    }
+    ExpectSame(d_experts, experts);
+    ExpectSame(d_weights, weights);
   }
 }
 
