@@ -1,4 +1,4 @@
-// mma and ldmatrix give what an H200 gave, register by register: on other GPUs, and in the emulator
+// mma, wgmma and ldmatrix give what an H200 gave, register by register: on other GPUs, and in the emulator
 // in every thread order.
 #include "tests/kernels/cuda/fragments.h"
 
