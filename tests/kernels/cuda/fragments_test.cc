@@ -1,5 +1,5 @@
-// mma, wgmma and ldmatrix give what an H200 gave, register by register: on other GPUs, and in the emulator
-// in every thread order.
+// mma, wgmma and ldmatrix give what an H200 gave, register by register: on other GPUs, and in the
+// emulator in every thread order.
 #include "tests/kernels/cuda/fragments.h"
 
 #include <bit>
