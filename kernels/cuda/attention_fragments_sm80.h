@@ -111,10 +111,6 @@ template <typename C>
 __device__ int32_t key_pair_offset() {
   return (lane_id() / 16 * 8 + lane_id() % 8) * C::kStride + lane_id() / 8 % 2 * 8;
 }
-template <typename C>
-__device__ int32_t value_pair_offset() {
-  return lane_id() % 16 * C::kStride + lane_id() / 16 * 8;
-}
 struct TilePair {
   uint32_t b[2][2];
 };
