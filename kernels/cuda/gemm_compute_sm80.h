@@ -40,7 +40,7 @@ INTERMIX_DEVICE void Promote(const char* stage, const ThreadPlace<G>& place, int
 // Multiplies one stage whose groups have kGroupSteps steps each, or whose steps all belong to one
 // group where kGroupSteps is kStageSteps; that group is then promoted if `promote`.
 //   num_groups  of K, from the stage's first; the stage may reach beyond K
-template <class G, int kGroupSteps>
+template <class G, int kGroupSteps, int kTokenTiles>
 INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& place, bool promote,
                                    int32_t num_groups, Accumulators<G>& acc) {
   const char* codes =
@@ -66,7 +66,7 @@ INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& plac
       uint32_t a[4];
       UnpackCodes<G>(units[i], step % G::kUnitSteps, folds[i], a);
 #pragma unroll
-      for (int j = 0; j < G::kTokenTiles; ++j) {
+      for (int j = 0; j < kTokenTiles; ++j) {
         if constexpr (G::kPromotes) {
           mma_m16n8k32_s8(acc.partial[i][j], a, rows.b[step % 2][j]);
         } else if constexpr (G::kBiased) {
@@ -78,7 +78,7 @@ INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& plac
     }
     if constexpr (G::kBiased) {
 #pragma unroll
-      for (int j = 0; j < G::kTokenTiles; ++j) {
+      for (int j = 0; j < kTokenTiles; ++j) {
 #pragma unroll
         for (const uint32_t bytes : rows.b[step % 2][j]) {
           acc.rows[j] = dot_s8x4(bytes, 0x01010101u, acc.rows[j]);
@@ -98,20 +98,21 @@ INTERMIX_DEVICE void MultiplyStage(const char* stage, const ThreadPlace<G>& plac
   }
 }
 
-// Multiplies stage `stage_index` of K. `last`: the block takes no later stage of this tile.
-template <class G>
+// Multiplies stage `stage_index` of K with the first kTokenTiles of the warp's token tiles.
+//   last  the block takes no later stage of this tile
+template <class G, int kTokenTiles = G::kTokenTiles>
 INTERMIX_DEVICE void ComputeStage(const char* stage, const ThreadPlace<G>& place,
                                   const GroupIndex& groups, int stage_index, bool last,
                                   Accumulators<G>& acc) {
   const int32_t num_groups = groups.count - groups.Of(stage_index * kStageSteps);
   if (G::kScaleBytes > 0 && groups.shift == 0) {
-    MultiplyStage<G, 1>(stage, place, true, num_groups, acc);
+    MultiplyStage<G, 1, kTokenTiles>(stage, place, true, num_groups, acc);
   } else if (G::kScaleBytes > 0 && groups.shift == 1) {
-    MultiplyStage<G, 2>(stage, place, true, num_groups, acc);
+    MultiplyStage<G, 2, kTokenTiles>(stage, place, true, num_groups, acc);
   } else {
     const int32_t next_step = (stage_index + 1) * kStageSteps;
     const bool group_ends = groups.Of(next_step) != groups.Of(next_step - 1);
-    MultiplyStage<G, kStageSteps>(stage, place, group_ends || last, num_groups, acc);
+    MultiplyStage<G, kStageSteps, kTokenTiles>(stage, place, group_ends || last, num_groups, acc);
   }
 }
 

@@ -110,24 +110,25 @@ class WarpLoader {
 };
 
 // The end of a tile: the warps' sums meet in shared memory, [warps][pairs][lanes], where a pair is
-// two adjacent out features of one token. Warp w finishes pairs w, w + kWarpsK, ...; what they are
-// scaled by is read before the tile is multiplied.
+// two adjacent out features of one token. A warp finishes kMine pairs that follow each other, in
+// all of which a lane has the same out features; what they are scaled by is read before the tile is
+// multiplied.
 template <class G>
 class TileEnd {
  public:
   INTERMIX_DEVICE TileEnd(const GemmArgs& args, const GemmExpert& expert, const TilePlace& tile,
                           int32_t warp, const ThreadPlace<G>& place)
-      : warp_(warp) {
+      : warp_(warp),
+        feature_(tile.feature + warp * kMine / kOfFeatures * 16 + 2 * place.g()),
+        token_(Token(kMine < kOfFeatures ? warp * kMine % kOfFeatures : 0) + 2 * place.t()) {
+    if (!has_pairs(args)) return;
+    // Are there: the arrays are padded to 16 features, but not to a tile.
+    for (int p = 0; p < 2; ++p) scales_[p].Read(expert, feature_ + p);
+    if (args.output == GemmOutput::kI32) return;
 #pragma unroll
     for (int m = 0; m < kMine; ++m) {
-      const Pair pair(warp + m * G::kWarpsK, place);
-      if (!pair.exists() || pair.token >= tile.num_rows) continue;
-      // Are there: the arrays are padded to 16 features, but not to a tile.
-      if (tile.feature + pair.feature >= args.n) continue;
-      for (int p = 0; p < 2; ++p) {
-        scales_[m][p].Read(expert, tile.feature + pair.feature + p);
-      }
-      if (args.output != GemmOutput::kI32) row_scales_[m] = args.x_scales[tile.row + pair.token];
+      const int token = token_ + Token(m);
+      if (token < tile.num_rows) row_scales_[m] = args.x_scales[tile.row + token];
     }
   }
 
@@ -138,84 +139,86 @@ class TileEnd {
     sync_block();  // the tile before is finished
 #pragma unroll
     for (int s = 0; s < kPairs; ++s) {
-      const auto& sum = acc.sum[s / (2 * G::kTokenTiles)][s / 2 % G::kTokenTiles];
+      const auto& sum = acc.sum[s / kOfFeatures][s / 2 % G::kTokenTiles];
       mine[(warp_ * kPairs + s) * 32] =
           make_uint2(static_cast<uint32_t>(sum[s % 2]), static_cast<uint32_t>(sum[2 + s % 2]));
     }
     sync_block();
+    if (!has_pairs(args)) return;
+    int32_t totals[kMine][2] = {};
 #pragma unroll
-    for (int m = 0; m < kMine; ++m) {
-      const Pair pair(warp_ + m * G::kWarpsK, place);
-      if (!pair.exists()) break;
-      uint2 total = make_uint2(0, 0);
+    for (int w = 0; w < G::kWarpsK; ++w) {
 #pragma unroll
-      for (int w = 0; w < G::kWarpsK; ++w) {
-        const uint2 sum = mine[(w * kPairs + pair.slot) * 32];
-        total = make_uint2(total.x + sum.x, total.y + sum.y);
+      for (int m = 0; m < kMine; ++m) {
+        const uint2 sum = mine[(w * kPairs + warp_ * kMine + m) * 32];
+        totals[m][0] += static_cast<int32_t>(sum.x);
+        totals[m][1] += static_cast<int32_t>(sum.y);
       }
-      if (pair.token >= tile.num_rows) continue;
-      Store(args, tile, pair, m, total);
+    }
+    switch (args.output) {
+      case GemmOutput::kF32:
+        return StoreAs<GemmOutput::kF32>(args, tile, totals);
+      case GemmOutput::kBF16:
+        return StoreAs<GemmOutput::kBF16>(args, tile, totals);
+      case GemmOutput::kI32:
+        return StoreAs<GemmOutput::kI32>(args, tile, totals);
+      case GemmOutput::kSiluMul:
+        return StoreHidden(args, tile, totals);
     }
   }
 
  private:
-  static constexpr int kPairs = G::kFeatureTiles * G::kTokenTiles * 2;
+  static constexpr int kOfFeatures = G::kTokenTiles * 2;  // pairs of one feature tile
+  static constexpr int kPairs = G::kFeatureTiles * kOfFeatures;
   static constexpr int kMine = (kPairs + G::kWarpsK - 1) / G::kWarpsK;
+  static_assert(kPairs % kMine == 0 && kOfFeatures % kMine == 0);
 
-  struct Pair {
-    int slot;
-    int feature;  // of the tile, the even one
-    int token;    // of the tile
+  // Of a feature tile's pair s, less what depends on the lane.
+  INTERMIX_DEVICE static int Token(int s) { return s / 2 * 8 + s % 2; }
 
-    INTERMIX_DEVICE Pair(int s, const ThreadPlace<G>& place)
-        : slot(s),
-          feature(s / (2 * G::kTokenTiles) * 16 + 2 * place.g()),
-          token(s / 2 % G::kTokenTiles * 8 + 2 * place.t() + s % 2) {}
-    INTERMIX_DEVICE bool exists() const { return kPairs % G::kWarpsK == 0 || slot < kPairs; }
-  };
-
-  INTERMIX_DEVICE void Store(const GemmArgs& args, const TilePlace& tile, const Pair& pair, int m,
-                             const uint2& sums) const {
-    const int32_t left = args.n - tile.feature - pair.feature;
-    if (left <= 0) return;
-    const int64_t at = (tile.row + pair.token) * args.y_stride + tile.feature + pair.feature;
-    switch (args.output) {
-      case GemmOutput::kF32:
-        return StoreAs<GemmOutput::kF32>(args, at, m, sums, left > 1);
-      case GemmOutput::kBF16:
-        return StoreAs<GemmOutput::kBF16>(args, at, m, sums, left > 1);
-      case GemmOutput::kI32:
-        return StoreAs<GemmOutput::kI32>(args, at, m, sums, left > 1);
-      case GemmOutput::kSiluMul:
-        return StoreHidden(args, tile, pair, m, sums);
-    }
+  INTERMIX_DEVICE bool has_pairs(const GemmArgs& args) const {
+    return (kPairs == kMine * G::kWarpsK || warp_ * kMine < kPairs) && feature_ < args.n;
   }
 
   template <GemmOutput kOutput>
-  INTERMIX_DEVICE void StoreAs(const GemmArgs& args, int64_t at, int m, const uint2& sums,
-                               bool second) const {
+  INTERMIX_DEVICE void StoreAs(const GemmArgs& args, const TilePlace& tile,
+                               const int32_t (&totals)[kMine][2]) const {
     constexpr int kBytes = kOutput == GemmOutput::kBF16 ? 2 : 4;
-    const uint32_t a =
-        scales_[m][0].template Bits<kOutput>(static_cast<int32_t>(sums.x), row_scales_[m]);
-    const uint32_t b =
-        scales_[m][1].template Bits<kOutput>(static_cast<int32_t>(sums.y), row_scales_[m]);
-    char* const to = static_cast<char*>(args.y) + at * kBytes;
-    if (second && reinterpret_cast<uintptr_t>(to) % (2 * kBytes) == 0) {
-      StorePair<kBytes, true>(to, a, b, true);
-    } else {
-      StorePair<kBytes, false>(to, a, b, second);
+    const bool second = feature_ + 1 < args.n;
+    const bool whole =
+        second && reinterpret_cast<uintptr_t>(args.y) % (2 * kBytes) == 0 && args.y_stride % 2 == 0;
+    char* const corner =
+        static_cast<char*>(args.y) + ((tile.row + token_) * args.y_stride + feature_) * kBytes;
+#pragma unroll
+    for (int m = 0; m < kMine; ++m) {
+      if (token_ + Token(m) >= tile.num_rows) continue;
+      const uint32_t a = scales_[0].template Bits<kOutput>(totals[m][0], row_scales_[m]);
+      const uint32_t b = scales_[1].template Bits<kOutput>(totals[m][1], row_scales_[m]);
+      char* const to = corner + Token(m) * args.y_stride * kBytes;
+      if (whole) {
+        StorePair<kBytes, true>(to, a, b, true);
+      } else {
+        StorePair<kBytes, false>(to, a, b, second);
+      }
     }
   }
 
-  INTERMIX_DEVICE void StoreHidden(const GemmArgs& args, const TilePlace& tile, const Pair& pair,
-                                   int m, const uint2& sums) const {
-    const int64_t at = (tile.row + pair.token) * args.y_stride + (tile.feature + pair.feature) / 2;
-    static_cast<uint16_t*>(args.y)[at] = HiddenBits<G>(
-        scales_[m], static_cast<int32_t>(sums.x), static_cast<int32_t>(sums.y), row_scales_[m]);
+  INTERMIX_DEVICE void StoreHidden(const GemmArgs& args, const TilePlace& tile,
+                                   const int32_t (&totals)[kMine][2]) const {
+    uint16_t* const corner =
+        static_cast<uint16_t*>(args.y) + (tile.row + token_) * args.y_stride + feature_ / 2;
+#pragma unroll
+    for (int m = 0; m < kMine; ++m) {
+      if (token_ + Token(m) >= tile.num_rows) continue;
+      corner[Token(m) * args.y_stride] =
+          HiddenBits<G>(scales_, totals[m][0], totals[m][1], row_scales_[m]);
+    }
   }
 
   int32_t warp_;
-  FeatureScale<G> scales_[kMine][2];
+  int32_t feature_;  // of y, the even one of this lane's pairs
+  int32_t token_;    // of the tile, that of its first pair
+  FeatureScale<G> scales_[2];
   float row_scales_[kMine];
 };
 
@@ -253,15 +256,22 @@ __global__ void __launch_bounds__(G::kThreads, G::kBlocksPerSm)
     const TileEnd<G> end(args, expert, tile, warp, place);
     const GroupIndex groups(expert);
     acc.Clear();
+    const auto multiply = [&]<int kTokenTiles>() {
 #pragma unroll 1
-    for (int32_t stage = warp; stage < NumStages<G>(args); stage += G::kWarpsK) {
-      cp_async_wait<G::kStages - 1>();
-      sync_warp();  // what the other lanes have loaded
-      // A group may go on in another warp's stage: a part of it is promoted like a whole.
-      ComputeStage<G>(ring + at, place, groups, stage, /*last=*/true, acc);
-      sync_warp();  // all have read the stage
-      loader.Load(ring + at, args, experts);
-      at = at + G::kStageBytes < kRingBytes ? at + G::kStageBytes : 0;
+      for (int32_t stage = warp; stage < NumStages<G>(args); stage += G::kWarpsK) {
+        cp_async_wait<G::kStages - 1>();
+        sync_warp();  // what the other lanes have loaded
+        // A group may go on in another warp's stage: a part of it is promoted like a whole.
+        ComputeStage<G, kTokenTiles>(ring + at, place, groups, stage, /*last=*/true, acc);
+        sync_warp();  // all have read the stage
+        loader.Load(ring + at, args, experts);
+        at = at + G::kStageBytes < kRingBytes ? at + G::kStageBytes : 0;
+      }
+    };
+    if (G::kHalves && tile.num_rows <= G::kTokens / 2) {
+      multiply.template operator()<G::kHalves ? G::kTokenTiles / 2 : G::kTokenTiles>();
+    } else {
+      multiply.template operator()<G::kTokenTiles>();
     }
     acc.TakeBiasAway();
     end.Finish(args, tile, place, sums, acc);
@@ -300,9 +310,14 @@ void LaunchMode(const GemmArgs& args, const GemmPlan& plan, cudaStream_t stream)
         return LaunchDecodeTile<12, kMode>(args, plan, stream);
       case 13:
         return LaunchDecodeTile<13, kMode>(args, plan, stream);
+      case 14:
+        return LaunchDecodeTile<14, kMode>(args, plan, stream);
       default:
-        CHECK(plan.tile == 11 && !Promotes(kMode)) << "not a tile of this family for the mode";
-        if constexpr (!Promotes(kMode)) LaunchDecodeTile<11, kMode>(args, plan, stream);
+        if constexpr (!Promotes(kMode)) {
+          if (plan.tile == 11) return LaunchDecodeTile<11, kMode>(args, plan, stream);
+          if (plan.tile == 15) return LaunchDecodeTile<15, kMode>(args, plan, stream);
+        }
+        Fatal("not a tile of this family for the mode");
     }
   }
 }

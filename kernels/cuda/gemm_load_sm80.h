@@ -125,8 +125,11 @@ class TileLoader {
   static constexpr bool kByUnit = kTilesAtOnce == 0;              // a warp loads codes unit by unit
   static constexpr int kCodePieces =
       kByUnit ? G::kBlockTiles * G::kTileUnits : G::kBlockTiles * kTilePieces / G::kLoadThreads;
-  // Threads that only load have registers for what others find again in each stage.
-  static constexpr bool kKeepsSteps = G::kFamily == GemmFamily::kWgmma;
+  // Threads that only load, and those of few, have registers for what others find again in each
+  // stage.
+  static constexpr bool kKeepsSteps =
+      G::kFamily == GemmFamily::kWgmma ||
+      (G::kFamily == GemmFamily::kDecode && G::kThreads * G::kBlocksPerSm <= 256);
   static_assert(kTilesAtOnce == 0 || G::kBlockTiles % kTilesAtOnce == 0);
   static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 

@@ -1,6 +1,7 @@
 #include "kernels/cuda/gemm_select.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "kernels/core/check.h"
@@ -11,33 +12,40 @@ namespace {
 
 // Multiply-adds per clock and SM that a tile of kGemmTiles reaches when nothing else holds it up.
 // mma.sync int8 gives 2048 on sm_80 and about 2500 on sm_90, wgmma 4096; narrow tiles are bound by
-// the shared memory that feeds them.
+// the shared memory that feeds them, those of kDecode by their instructions.
 struct TileRate {
   double sums;      // modes without partial sums
   double promotes;  // modes with them
-  double clocks;    // of kDecode, that one warp takes for a stage, alone on its scheduler
+  // Of kDecode, in clocks: what one warp takes for a stage, alone on its scheduler, and what the
+  // end of a tile costs its SM.
+  double stage = 0;
+  double end = 0;
 };
-constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350, 0},
-                                                             {750, 600, 0},
-                                                             {1100, 800, 0},
-                                                             {1400, 1000, 0},
-                                                             {2000, 0, 0},
-                                                             {1700, 1400, 0},
-                                                             {3200, 0, 0},
-                                                             {2800, 1800, 0},
-                                                             {600, 500, 1100},
-                                                             {1200, 1000, 1500},
-                                                             {600, 500, 800},
-                                                             {1200, 1000, 1900},
-                                                             {750, 650, 1300},
-                                                             {300, 250, 600}}};
+constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
+                                                             {750, 600},
+                                                             {600, 440},
+                                                             {750, 550},
+                                                             {2000, 0},
+                                                             {1700, 1400},
+                                                             {2300, 0},
+                                                             {2200, 1700},
+                                                             {300, 250, 1700, 700},
+                                                             {620, 510, 1900, 700},
+                                                             {390, 330, 800, 1400},
+                                                             {960, 800, 2000, 3600},
+                                                             {580, 490, 1300, 1100},
+                                                             {230, 190, 600, 950},
+                                                             {370, 310, 1100, 100},
+                                                             {600, 0, 2200, 700}}};
 
 constexpr double kL2BytesPerClock = 40;    // per SM
 constexpr double kDramBytesPerClock = 18;  // per SM
 // Filling the pipeline and storing, per wave of tiles of 128 out features.
 constexpr double kTileClocks = 2000;
-constexpr double kSharedTileClocks = 4000;  // of kSmallM, whose blocks meet in global memory
-constexpr double kDecodeTileClocks = 500;   // the same of kDecode
+constexpr double kShareClocks = 8000;  // of kSmallM besides: its blocks meet in global memory
+constexpr double kHalfTile = 0.75;     // what GemmTile::halves leaves of a tile's time
+// By how many square roots of the mean the rows of experts differ from it.
+constexpr double kSpread = 2.5;
 
 int64_t Slabs(const GemmProblem& problem, const GemmTile& tile) {
   return CeilDiv(problem.n, tile.features());
@@ -64,6 +72,54 @@ bool Fits(int32_t tile, const GemmProblem& problem, const GemmDevice& device) {
          BlocksPerSm(tile, problem, device) > 0;
 }
 
+// How rows fall to experts that have any: half of them are busier than the others.
+struct Load {
+  int32_t experts;
+  int32_t busy_rows;   // of one expert
+  int32_t other_rows;  // of one of the others
+};
+
+// How much of its last row tile an expert has to multiply: all, or (GemmTile::halves) less.
+double LastTile(int32_t rows, const GemmTile& tile) {
+  const int32_t in_last = (rows - 1) % tile.tokens() + 1;
+  return tile.halves() && in_last <= tile.tokens() / 2 ? kHalfTile : 1.0;
+}
+
+double LoadClocks(const GemmProblem& problem, const Load& load, int32_t tile,
+                  const GemmDevice& device) {
+  const GemmTile& t = kGemmTiles[tile];
+  double tiles = 0;  // and what there is to multiply, in whole tiles
+  double work = 0;
+  for (const int32_t rows : {load.busy_rows, load.other_rows}) {
+    const double row_tiles = static_cast<double>(CeilDiv(rows, t.tokens()));
+    const double slabs = static_cast<double>(Slabs(problem, t)) * load.experts / 2;
+    tiles += slabs * row_tiles;
+    work += slabs * (row_tiles - 1 + LastTile(rows, t));
+  }
+  const double rate = Promotes(problem.mode) ? kRates[tile].promotes : kRates[tile].sums;
+  const double unit_clocks = std::max(t.features() * t.tokens() * double{kStageK} / rate,
+                                      t.StageBytes(problem.mode) / kL2BytesPerClock);
+  const double tile_clocks = unit_clocks * static_cast<double>(Stages(problem));
+  const double weight_bytes =
+      double{1} * load.experts * problem.n * problem.k * CodeBits(problem.mode) / 8;
+  const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
+  if (t.family == GemmFamily::kDecode) {
+    // All SMs have their share of the work, and each block its tiles one after the other, in which
+    // a warp's stages follow each other.
+    const double in_turn =
+        std::ceil(tiles / (device.sm_count * BlocksPerSm(tile, problem, device)));
+    const double warp_clocks =
+        static_cast<double>(CeilDiv(Stages(problem), t.warps_k)) * kRates[tile].stage;
+    return std::max({std::ceil(work / device.sm_count) * (tile_clocks + kRates[tile].end),
+                     in_turn * (warp_clocks + kRates[tile].end), dram_clocks});
+  }
+  const bool shared = t.family == GemmFamily::kSmallM && !SumsInFloat(problem.mode);
+  const double waves = shared ? tiles / device.sm_count : std::ceil(tiles / device.sm_count);
+  return std::max(waves * tile_clocks, dram_clocks) +
+         kTileClocks * t.features() / 128 * std::max(waves, 1.0) +
+         (t.family == GemmFamily::kSmallM ? kShareClocks : 0);
+}
+
 }  // namespace
 
 int32_t GemmSharedBytes(int32_t tile, GemmMode mode, int32_t experts) {
@@ -72,35 +128,17 @@ int32_t GemmSharedBytes(int32_t tile, GemmMode mode, int32_t experts) {
 }
 
 double GemmClocks(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {
-  const GemmTile& t = kGemmTiles[tile];
   const int32_t experts = std::min(problem.experts, problem.rows);
   if (experts == 0) return 0;
   const int32_t rows = problem.rows_per_expert > 0 ? problem.rows_per_expert
                                                    : CeilDiv(problem.rows, problem.experts);
-  const double tiles = static_cast<double>(experts) * CeilDiv(rows, t.tokens()) * Slabs(problem, t);
-  const double rate = Promotes(problem.mode) ? kRates[tile].promotes : kRates[tile].sums;
-  const double unit_clocks = std::max(t.features() * t.tokens() * double{kStageK} / rate,
-                                      t.StageBytes(problem.mode) / kL2BytesPerClock);
-  const double tile_clocks = unit_clocks * Stages(problem);
-  const bool decode = t.family == GemmFamily::kDecode;
-  const bool whole_tiles =
-      (t.family != GemmFamily::kSmallM && !decode) || SumsInFloat(problem.mode);
-  double waves = tiles / device.sm_count;
-  if (decode) {  // K is not cut, and a warp's stages follow each other
-    const int64_t slots = int64_t{device.sm_count} * BlocksPerSm(tile, problem, device);
-    const double rounds = CeilDiv(static_cast<int64_t>(tiles), slots);
-    const double serial_clocks = CeilDiv(Stages(problem), t.warps_k) * kRates[tile].clocks;
-    waves = std::max(waves, rounds * serial_clocks / tile_clocks);
-  }
-  if (whole_tiles) waves = CeilDiv(static_cast<int64_t>(tiles), device.sm_count);
-  const double fixed_clocks = decode                            ? kDecodeTileClocks
-                              : t.family == GemmFamily::kSmallM ? kSharedTileClocks
-                                                                : kTileClocks;
-  const double weight_bytes =
-      double{1} * experts * problem.n * problem.k * CodeBits(problem.mode) / 8;
-  const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
-  return std::max(waves * tile_clocks, dram_clocks) +
-         fixed_clocks * t.features() / 128 * std::max(waves, 1.0);
+  const Load even = {.experts = experts, .busy_rows = rows, .other_rows = rows};
+  if (experts == 1 || problem.rows_per_expert > 0) return LoadClocks(problem, even, tile, device);
+  // Nobody knows the routing: it may be even, or some experts are busier than others.
+  const auto more = static_cast<int32_t>(std::ceil(kSpread * std::sqrt(double{1} * rows)));
+  const Load uneven = {
+      .experts = experts, .busy_rows = rows + more, .other_rows = std::max(rows - more, 1)};
+  return (LoadClocks(problem, even, tile, device) + LoadClocks(problem, uneven, tile, device)) / 2;
 }
 
 GemmPlan PlanGemm(const GemmProblem& problem, int32_t tile, const GemmDevice& device) {

@@ -25,6 +25,7 @@ struct Geometry {
   static constexpr GemmFamily kFamily = kGemmTiles[kTileIndex].family;
   static constexpr int kFeatureTiles = kGemmTiles[kTileIndex].feature_tiles;
   static constexpr int kTokenTiles = kGemmTiles[kTileIndex].token_tiles;
+  static constexpr bool kHalves = kGemmTiles[kTileIndex].halves();
   static constexpr int kWarpsN = kGemmTiles[kTileIndex].warps_n;
   static constexpr int kWarpsK = kGemmTiles[kTileIndex].warps_k;
   static constexpr int kThreads = kGemmTiles[kTileIndex].threads();

@@ -64,6 +64,8 @@ struct GemmTile {
   bool promotes;      // compiled for integer modes with them
   bool floats;        // compiled for modes that sum in float
 
+  // Of kDecode: a tile with no more than half of its tokens leaves the other half out.
+  constexpr bool halves() const { return family == GemmFamily::kDecode && token_tiles == 2; }
   constexpr int features() const { return 16 * feature_tiles * warps_n; }
   constexpr int tokens() const { return 8 * token_tiles * warps_m; }
   // Of a block: kWgmma has two warpgroups besides that only load. One would not keep up: the copies
@@ -96,7 +98,7 @@ struct GemmTile {
   constexpr int stage_alignment() const { return family == GemmFamily::kWgmma ? 1024 : 128; }
 };
 
-inline constexpr std::array<GemmTile, 14> kGemmTiles = {{
+inline constexpr std::array<GemmTile, 16> kGemmTiles = {{
     {GemmFamily::kSmallM, 2, 1, 4, 1, 1, 5, 4, 4, false, false, true},  // 128 x 8
     {GemmFamily::kSmallM, 2, 2, 4, 1, 1, 5, 4, 4, false, false, true},  // 128 x 16
     {GemmFamily::kSmallM, 2, 4, 4, 1, 1, 4, 4, 3, false, true, true},   // 128 x 32
@@ -111,6 +113,8 @@ inline constexpr std::array<GemmTile, 14> kGemmTiles = {{
     {GemmFamily::kDecode, 4, 4, 1, 1, 4, 2, 2, 2, true, false, false},  // 64 x 32
     {GemmFamily::kDecode, 2, 4, 1, 1, 4, 3, 2, 2, true, true, false},   // 32 x 32
     {GemmFamily::kDecode, 1, 1, 1, 1, 8, 5, 3, 2, true, true, false},   // 16 x 8
+    {GemmFamily::kDecode, 2, 1, 1, 1, 2, 4, 2, 8, true, true, false},   // 32 x 8, small blocks
+    {GemmFamily::kDecode, 4, 2, 1, 1, 4, 2, 2, 3, true, false, false},  // 64 x 16, three to an SM
 }};
 
 // One expert's weight part in device memory (gemm_pack.h says how the arrays lie).

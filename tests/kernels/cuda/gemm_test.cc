@@ -306,7 +306,10 @@ TEST_P(GemmTileTest, ExpertsWithoutRowsAndExpertsOfOtherFormats) {
 std::string TileName(const ::testing::TestParamInfo<int>& tile) {
   const GemmTile& t = kGemmTiles[tile.param];
   return std::string(t.family == GemmFamily::kWgmma ? "wgmma" : "") + "n" +
-         std::to_string(t.features()) + "m" + std::to_string(t.tokens());
+         std::to_string(t.features()) + "m" + std::to_string(t.tokens()) +
+         (t.family == GemmFamily::kDecode
+              ? "k" + std::to_string(t.warps_k) + "b" + std::to_string(t.blocks_per_sm)
+              : "");
 }
 INSTANTIATE_TEST_SUITE_P(, GemmTileTest, ::testing::Range(0, kNumTiles), TileName);
 
