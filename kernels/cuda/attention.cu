@@ -102,7 +102,10 @@ AttentionGrid GridOf(const PagedAttentionArgs& args, const GroupCounts& counts, 
                      int64_t wanted, const AttentionParams& p) {
   const int64_t rows = int64_t{p.tokens} * counts.largest;
   const int64_t tiles = std::max<int64_t>((rows + tile_rows - 1) / tile_rows, p.sequences);
-  return {.tiles = (rows / tile_rows + p.sequences) * counts.groups,
+  // first_slot of the sequence behind the last. Blocks without rows hold the places of others.
+  const int64_t most = std::min(rows / tile_rows + p.sequences,
+                                p.tokens * ((counts.largest + tile_rows - 1) / tile_rows));
+  return {.tiles = most * counts.groups,
           .shares = std::clamp<int64_t>(wanted / (tiles * counts.groups), 1,
                                         std::max<int64_t>(MaxSplits(args, p), 1))};
 }

@@ -7,11 +7,15 @@
 
 namespace intermix::cuda {
 
-// Tiles of sequence s begin at the slot starts[s] * heads / rows + s: an upper bound of what the
-// sequences before it need, so that a grid of fixed size finds every tile.
+// Where tiles of a sequence begin: a bound of what those before it need, so that a grid of fixed
+// size finds every tile. A sequence's rows need no more tiles than rows / kRows + 1, nor than its
+// tokens do one by one; with one token to each sequence that is what they need.
 __device__ inline int32_t first_slot(const AttentionParams& p, int32_t sequence, int32_t heads,
                                      int32_t rows) {
-  return p.query_starts[sequence] * heads / rows + sequence;
+  const int32_t tokens = p.query_starts[sequence];
+  const int32_t by_rows = tokens * heads / rows + sequence;
+  const int32_t by_tokens = tokens * ((heads + rows - 1) / rows);
+  return by_rows < by_tokens ? by_rows : by_tokens;
 }
 
 // The last sequence whose first slot is not beyond `slot`, by each warp.

@@ -258,6 +258,12 @@ TEST_P(CudaAttentionTest, IsWithinRoundingOfTheReference) {
       {.head_dim = 80, .block_size = 24, .kv_head_of = {0}, .past = {600}, .rows = {2}},
       {.head_dim = 128, .block_size = 16, .kv_head_of = {0, 0, 0, 0}, .past = {60}, .rows = {17}},
       {.head_dim = 256, .block_size = 16, .kv_head_of = {0}, .past = {260, 0}, .rows = {1, 40}},
+      // A decode step of many sequences, one of which has no row.
+      {.head_dim = 16,
+       .block_size = 8,
+       .kv_head_of = {0, 0, 0, 0, 0, 0, 0, 1},
+       .past = {5, 0, 64, 255, 256, 17, 9, 8, 31, 7, 100, 2, 3, 1},
+       .rows = {1, 1, 1, 1, 1, 1, 0, 1, 1, 2, 1, 1, 1, 1}},
   };
   for (const AttentionCase& c : cases) {
     for (const DType dtype : kCacheDTypes) {
