@@ -260,17 +260,64 @@ __device__ void place_block(const SortParams& p, int32_t begin, int32_t end, int
   }
 }
 
-template <typename Unit, int kHeld>
+// place_block for no more slots than a warp has lanes: each warp of the block does all by itself.
+//   placed  [warps][block's slots]
+template <typename Meanwhile>
+__device__ void place_few(const SortParams& p, int32_t begin, int32_t end, int32_t* placed,
+                          const Meanwhile& meanwhile) {
+  const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
+  const auto warp_begin = static_cast<int32_t>(threadIdx.x) - lane;
+  const int32_t mine = lane < p.slots ? p.expert_of_slot[lane] : -1;
+  meanwhile();
+  const bool valid = mine >= p.first_expert && mine - p.first_expert < p.num_experts;
+  const int32_t key = valid ? mine - p.first_expert : p.num_experts;  // behind all experts
+  int32_t row = 0;
+  for (int32_t slot = 0; slot < p.slots; ++slot) {
+    const int32_t other = shfl_s32(key, slot);
+    row += other < key || (other == key && slot < lane) ? 1 : 0;
+  }
+  if (lane >= begin && lane < end) placed[lane - begin] = valid ? row : -1;
+  sync_warp();
+  if (warp_begin == 0 && lane >= begin && lane < end) {
+    p.row_of_slot[lane] = valid ? row : -1;
+    if (valid) p.token_of_row[row] = lane / p.top_k;
+  }
+  if (blockIdx.x != 0) return;
+  // Those of nobody stand last.
+  if (warp_begin == 0 && lane < p.slots && !valid) p.token_of_row[row] = 0;
+  for (int32_t base = warp_begin; base <= p.num_experts; base += static_cast<int32_t>(blockDim.x)) {
+    const int32_t expert = base + lane;
+    int32_t before = 0;
+    int32_t count = 0;
+    for (int32_t slot = 0; slot < p.slots; ++slot) {
+      const int32_t other = shfl_s32(key, slot);
+      before += other < expert ? 1 : 0;
+      count += other == expert ? 1 : 0;
+    }
+    if (expert <= p.num_experts) p.row_offsets[expert] = before;
+    if (expert < p.num_experts && p.totals != nullptr) red_add_s32(p.totals + expert, count);
+  }
+}
+
+template <typename Unit, int kHeld, bool kFewSlots>
 __global__ void __launch_bounds__(1024, 1) SortByExpertKernel(SortParams p) {
   start_early();
-  const auto counts = static_cast<int32_t>(blockDim.x / kWarp) * 2 * p.num_experts;
-  int32_t* placed = reinterpret_cast<int32_t*>(shared_memory()) + counts + p.num_experts;
   const int32_t block_slots = p.block_tokens * p.top_k;
   const auto begin = static_cast<int32_t>(blockIdx.x) * block_slots;
   const int32_t end = begin + block_slots < p.slots ? begin + block_slots : p.slots;
+  auto* shared = reinterpret_cast<int32_t*>(shared_memory());
   RowChunk<Unit, kHeld> chunk;
-  place_block(p, begin, end, placed, [&] { load_first(p, chunk); });
-  move_rows(p, placed, chunk);
+  const auto meanwhile = [&] { load_first(p, chunk); };
+  if constexpr (kFewSlots) {
+    int32_t* placed = shared + static_cast<int32_t>(threadIdx.x / kWarp) * block_slots;
+    place_few(p, begin, end, placed, meanwhile);
+    move_rows(p, placed, chunk);
+  } else {
+    const auto counts = static_cast<int32_t>(blockDim.x / kWarp) * 2 * p.num_experts;
+    int32_t* placed = shared + counts + p.num_experts;
+    place_block(p, begin, end, placed, meanwhile);
+    move_rows(p, placed, chunk);
+  }
 }
 
 int64_t StrideBytes(const Tensor& rows) {
@@ -304,46 +351,50 @@ void SortByExpert(const SortByExpertArgs& args, cudaStream_t stream) {
   // Shared memory of kMaxExperts is 68 KB with 16 warps.
   const int64_t threads = slots < 2048 ? 128 : num_experts > 128 ? 512 : 1024;
   const int64_t sharers = std::max<int64_t>(threads / kWarp / block_tokens, 1);
-  const int64_t counts = (2 * threads / kWarp + 1) * num_experts;
+  const bool few_slots = slots <= kWarp;
+  const int64_t shared = few_slots ? threads / kWarp * block_tokens * top_k
+                                   : (2 * threads / kWarp + 1) * num_experts +  // counts
+                                         block_tokens * top_k + 1;
   const int64_t row_bytes =
       moves ? values.cols() * static_cast<int64_t>(ByteSize(values.dtype())) : 0;
   const bool scaled = moves && args.tokens.quantized();
   const auto launch = [&](auto kernel, int64_t unit_bytes) {
-    Launch(
-        "SortByExpert", kernel,
-        {.grid = dim3(static_cast<unsigned>(blocks)),
-         .block = dim3(static_cast<unsigned>(threads)),
-         .shared_bytes = static_cast<size_t>(counts + block_tokens * top_k + 1) * sizeof(int32_t),
-         .stream = stream,
-         .early = true},
-        SortParams{.expert_of_slot = args.experts.data<int32_t>(),
-                   .token_of_row = order.token_of_row.data<int32_t>(),
-                   .row_of_slot = order.row_of_slot.data<int32_t>(),
-                   .row_offsets = order.row_offsets.data<int32_t>(),
-                   .totals = order.totals.empty() ? nullptr : order.totals.data<int32_t>(),
-                   .values = moves ? static_cast<const char*>(values.raw()) : nullptr,
-                   .scales = scaled ? args.tokens.scales.data<float>() : nullptr,
-                   .rows = moves ? static_cast<char*>(order.rows.values.raw()) : nullptr,
-                   .row_scales = scaled ? order.rows.scales.data<float>() : nullptr,
-                   .values_stride = moves ? StrideBytes(values) : 0,
-                   .rows_stride = moves ? StrideBytes(order.rows.values) : 0,
-                   .units = static_cast<int32_t>(row_bytes / unit_bytes),
-                   .slots = static_cast<int32_t>(slots),
-                   .tokens = static_cast<int32_t>(tokens),
-                   .block_tokens = static_cast<int32_t>(block_tokens),
-                   .sharers = static_cast<int32_t>(sharers),
-                   .groups = static_cast<int32_t>(threads / kWarp / sharers),
-                   .top_k = static_cast<int32_t>(top_k),
-                   .first_expert = args.first_expert,
-                   .num_experts = static_cast<int32_t>(num_experts),
-                   .key_bits = key_bits});
+    Launch("SortByExpert", kernel,
+           {.grid = dim3(static_cast<unsigned>(blocks)),
+            .block = dim3(static_cast<unsigned>(threads)),
+            .shared_bytes = static_cast<size_t>(shared) * sizeof(int32_t),
+            .stream = stream,
+            .early = true},
+           SortParams{.expert_of_slot = args.experts.data<int32_t>(),
+                      .token_of_row = order.token_of_row.data<int32_t>(),
+                      .row_of_slot = order.row_of_slot.data<int32_t>(),
+                      .row_offsets = order.row_offsets.data<int32_t>(),
+                      .totals = order.totals.empty() ? nullptr : order.totals.data<int32_t>(),
+                      .values = moves ? static_cast<const char*>(values.raw()) : nullptr,
+                      .scales = scaled ? args.tokens.scales.data<float>() : nullptr,
+                      .rows = moves ? static_cast<char*>(order.rows.values.raw()) : nullptr,
+                      .row_scales = scaled ? order.rows.scales.data<float>() : nullptr,
+                      .values_stride = moves ? StrideBytes(values) : 0,
+                      .rows_stride = moves ? StrideBytes(order.rows.values) : 0,
+                      .units = static_cast<int32_t>(row_bytes / unit_bytes),
+                      .slots = static_cast<int32_t>(slots),
+                      .tokens = static_cast<int32_t>(tokens),
+                      .block_tokens = static_cast<int32_t>(block_tokens),
+                      .sharers = static_cast<int32_t>(sharers),
+                      .groups = static_cast<int32_t>(threads / kWarp / sharers),
+                      .top_k = static_cast<int32_t>(top_k),
+                      .first_expert = args.first_expert,
+                      .num_experts = static_cast<int32_t>(num_experts),
+                      .key_bits = key_bits});
   };
   // A token by itself has all of its block's warps, so that its row is short for each.
   const auto launch_units_of = [&]<typename Unit>(Unit) {
-    if (block_tokens == 1) {
-      launch(SortByExpertKernel<Unit, 2>, sizeof(Unit));
+    if (few_slots) {
+      launch(SortByExpertKernel<Unit, 2, true>, sizeof(Unit));
+    } else if (block_tokens == 1) {
+      launch(SortByExpertKernel<Unit, 2, false>, sizeof(Unit));
     } else {
-      launch(SortByExpertKernel<Unit, 8>, sizeof(Unit));
+      launch(SortByExpertKernel<Unit, 8, false>, sizeof(Unit));
     }
   };
   // The widest unit that divides the rows and their addresses.
