@@ -1,4 +1,6 @@
 // The router, and the counts of how busy experts have been.
+#include <type_traits>
+
 #include "kernels/cuda/device_math.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/routing.h"
@@ -55,6 +57,10 @@ using RouteOneToken = RouteTile<1, 1, 1, 256, 9>;
 using RouteFewTokens = RouteTile<4, 2, 2, 256, 6>;
 using RouteSomeTokens = RouteTile<16, 4, 4, 128, 6>;
 using RouteManyTokens = RouteTile<32, 4, 8, 128, 4>;
+// The same in so much memory that a multiprocessor has no place for two: it can start early, and no
+// multiprocessor that is free first takes another's block.
+using RouteManyTokensAlone = RouteTile<32, 4, 8, 128, 7>;
+static_assert(2 * RouteManyTokensAlone::kRing * sizeof(float) > 228 * 1024);
 
 // The stages of a block on their way through the ring, as each role walks them: which experts' gate
 // rows, where in the rows they begin, which slot.
@@ -544,20 +550,23 @@ size_t RouteBytes(const RouteParams& p) {
   return (Tile::kRing + logits) * sizeof(float);
 }
 
-// Whether a block of the tile has what memory it needs everywhere: the two small ones with any
-// experts, RouteManyTokens while num_experts + top_k <= 72.
+// Whether a block of the tile has what memory it needs: the two small ones with any experts,
+// RouteManyTokens everywhere while num_experts + top_k <= 72.
 template <typename Tile>
-bool Fits(const RouteParams& p) {
-  return RouteBytes<Tile>(p) <= static_cast<size_t>(RouteArgs().shared_bytes);
+bool Fits(const RouteParams& p, int32_t shared_bytes) {
+  return RouteBytes<Tile>(p) <= static_cast<size_t>(shared_bytes);
 }
 
 template <typename Tile>
 void LaunchRoute(const RouteParams& p, bool wide, cudaStream_t stream) {
+  // Where two blocks fit, the first multiprocessors that are free would get two.
+  constexpr bool kEarly = std::is_same_v<Tile, RouteManyTokensAlone>;
   Launch("Route", wide ? RouteKernel<Tile, true> : RouteKernel<Tile, false>,
          {.grid = dim3(static_cast<unsigned>((p.tokens + Tile::kTokens - 1) / Tile::kTokens)),
           .block = dim3(kRowThreads),
           .shared_bytes = RouteBytes<Tile>(p),
-          .stream = stream},  // not early: the first multiprocessors that are free would get two
+          .stream = stream,
+          .early = kEarly},
          p);
 }
 
@@ -602,9 +611,11 @@ void Route(const RouteArgs& args, cudaStream_t stream) {
   // Few tokens have a multiprocessor each; many share what they read of the gate.
   if (params.tokens <= 128 && ResidentBytes(params) <= args.shared_bytes) {
     LaunchRouteResident(params, wide, stream);
-  } else if (params.tokens > 2048 && Fits<RouteManyTokens>(params)) {
+  } else if (params.tokens > 2048 && Fits<RouteManyTokensAlone>(params, args.shared_bytes)) {
+    LaunchRoute<RouteManyTokensAlone>(params, wide, stream);
+  } else if (params.tokens > 2048 && Fits<RouteManyTokens>(params, kLeastSharedBytes)) {
     LaunchRoute<RouteManyTokens>(params, wide, stream);
-  } else if (params.tokens > 512 && Fits<RouteSomeTokens>(params)) {
+  } else if (params.tokens > 512 && Fits<RouteSomeTokens>(params, kLeastSharedBytes)) {
     LaunchRoute<RouteSomeTokens>(params, wide, stream);
   } else if (params.tokens > 128) {
     LaunchRoute<RouteFewTokens>(params, wide, stream);

@@ -11,12 +11,14 @@
 
 namespace intermix::cuda {
 
+inline constexpr int32_t kLeastSharedBytes = 99 * 1024;  // that a block of any device may have
+
 struct RouteArgs {
-  Tensor x;                          // [tokens, hidden] float32
-  Tensor gate;                       // [experts, hidden] float32
-  Tensor experts;                    // [tokens, top_k] int32
-  Tensor weights;                    // [tokens, top_k] float32
-  int32_t shared_bytes = 99 * 1024;  // that a block may have; the least of all devices
+  Tensor x;                                  // [tokens, hidden] float32
+  Tensor gate;                               // [experts, hidden] float32
+  Tensor experts;                            // [tokens, top_k] int32
+  Tensor weights;                            // [tokens, top_k] float32
+  int32_t shared_bytes = kLeastSharedBytes;  // that a block may have
 };
 void Route(const RouteArgs& args, cudaStream_t stream);
 

@@ -38,8 +38,10 @@ class CudaFeedForwardTest : public CudaOpsTest {
     const OwnedTensor weights = OwnedTensor::Host(DType::kF32, {x.rows(), top_k});
     const DeviceTensor d_x(x), d_gate(gate);
     reference().Route(x, gate, experts.view, weights.view);
-    for (const int32_t shared_bytes : {0, 99 * 1024}) {   // the gate passes by, or may stay
-      if (shared_bytes == 0 && x.rows() > 128) continue;  // then it always passes by
+    // The gate passes by; it may stay, where tokens are few; the ring may be long, where many.
+    for (const int32_t shared_bytes : {0, cuda::kLeastSharedBytes, 227 * 1024}) {
+      if (shared_bytes == 0 && x.rows() > 128) continue;
+      if (shared_bytes > cuda::kLeastSharedBytes && x.rows() <= 2048) continue;
       const DeviceTensor d_experts(RandomInts({x.rows(), top_k}, -9, -5, 1));
       const DeviceTensor d_weights(OwnedTensor::Host(DType::kF32, {x.rows(), top_k}));
       cuda::Route({.x = d_x.view,
@@ -251,8 +253,12 @@ TEST_P(CudaFeedForwardTest, SortByExpertOfSomeOfTheExperts) {
 }
 
 TEST_P(CudaFeedForwardTest, SortByExpertMovesRowsOfAnyAlignment) {
-  const OwnedTensor experts = RandomInts({9, 2}, 0, 7, 14);
-  for (const int64_t width : {1, 45, 52, 48, 2064, 6160}) ExpectSameSort(experts.view, 0, 8, width);
+  for (const int64_t tokens : {9, 40}) {  // slots of one warp, and more
+    const OwnedTensor experts = RandomInts({tokens, 2}, 0, 7, 14);
+    for (const int64_t width : {1, 45, 52, 48, 2064, 6160}) {
+      ExpectSameSort(experts.view, 0, 8, width);
+    }
+  }
 }
 
 // Blocks of several tokens: a warp for each, several warps for each of which some are left over,
