@@ -71,6 +71,7 @@ class CudaBackend final : public Backend {
   template <typename... More>
   void BeginBesideOffsets(const char* op, const Tensor& first, const More&... more) {
     context_->MakeCurrent();
+    after_gemm_ = false;
     last_op_ = op;
     last_tensor_ = first;
     CheckOnDevice(first);
@@ -86,6 +87,8 @@ class CudaBackend final : public Backend {
   CudaLinear linear_;
   Scratch attention_scratch_;
   Scratch top_k_scratch_;
+  // The last op was a GEMM of ours, which lets the next kernel start when all before it are over.
+  bool after_gemm_ = false;
   const char* last_op_ = "start";
   Tensor last_tensor_;
 };

@@ -28,12 +28,14 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::Prepack(
 void CudaBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
   Begin("Gemm", x.values, x.scales, y);
   linear_.Gemm(x, w, y);
+  after_gemm_ = x.quantized() && x.tokens() > 0;
 }
 
 void CudaBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                               const Tensor& row_offsets, Tensor y) {
   BeginBesideOffsets("GroupedGemm", x.values, x.scales, row_offsets, y);
   linear_.GroupedGemm(x, weights, row_offsets, y);
+  after_gemm_ = x.quantized() && x.tokens() > 0;
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::PrepackGated(const QuantizedWeight& gate,
@@ -65,9 +67,15 @@ void CudaBackend::RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& o
 
 void CudaBackend::AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
                              const NormedRows& out) {
+  const bool slots_are_old = after_gemm_;
   Begin("AddRmsNorm", residual, delta.rows, delta.row_of, delta.weights, norm.weight, out.values,
         out.activations.values, out.activations.scales);
-  cuda::RmsNorm({.delta = delta, .residual = residual, .norm = norm, .out = out}, stream());
+  cuda::RmsNorm({.delta = delta,
+                 .residual = residual,
+                 .norm = norm,
+                 .out = out,
+                 .slots_are_old = slots_are_old},
+                stream());
 }
 
 void CudaBackend::EmbedRows(const Tensor& ids, const Tensor& table, Tensor out) {

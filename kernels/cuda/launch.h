@@ -11,7 +11,8 @@
 //   reads the cache of positions before a sequence's first row of this step (PagedRows).
 // - A GEMM lets the next kernel start (let_next_kernel_start) after its own wait. So what lies
 //   before a GEMM is over for every kernel behind it, even before that one waits: down reads early
-//   the row offsets that gate and up have read (GemmArgs::offsets_are_old).
+//   the row offsets that gate and up have read (GemmArgs::offsets_are_old), and the norm behind
+//   down the places and weights of the experts' rows (RmsNormArgs::slots_are_old).
 // - Any other kernel lets the next one start at once. All of its blocks have a place by then, so
 //   that those of the next take it from nobody; but they share the first multiprocessors that are
 //   free, so a kernel that wants one block on each, where two fit, does not start early.

@@ -39,6 +39,7 @@ struct NormParams {
   float eps;
   int32_t cols;
   int32_t top_k;
+  bool slots_are_old;  // row_of and weights
 };
 
 // What the block's shared memory begins with: warps' maxima and the row's factor.
@@ -208,14 +209,18 @@ __global__ void __maxnreg__(kMaxRegisters<kForm>) RmsNormKernel(NormParams p) {
   if constexpr (kForm == Form::kFewRows) {
     for_each([&](int32_t k, float* x) { load_piece<kWidth>(p.gain + k, gain + (x - held)); });
   }
+  if (kSum == Sum::kExperts && p.slots_are_old) {
+    load_slots(p, slots);
+    sync_block();
+  }
   wait_for_kernels_ahead();
-  if constexpr (kSum == Sum::kExperts) load_slots(p, slots);
+  if (kSum == Sum::kExperts && !p.slots_are_old) load_slots(p, slots);
   for_each([&](int32_t k, float* x) { load_piece<kWidth>(residual + k, x); });
   if constexpr (kSum == Sum::kRows) {
     const uint16_t* delta = p.delta + blockIdx.x * p.delta_stride;
     for_each([&](int32_t k, float* x) { add_row<kWidth>(delta + k, x); });
   } else if constexpr (kSum == Sum::kExperts) {
-    sync_block();  // the slots are here
+    if (!p.slots_are_old) sync_block();  // they are here
     for_each([&](int32_t k, float* x) { add_experts<kWidth>(p, slots, k, x); });
   }
   for_each([&](int32_t k, float* x) {
@@ -289,7 +294,7 @@ void CheckShapes(const RmsNormArgs& args, Sum sum) {
 }  // namespace
 
 void RmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
-  const auto& [delta, residual, norm, out] = args;
+  const auto& [delta, residual, norm, out, slots_are_old] = args;
   const Sum sum = delta.rows.empty()      ? Sum::kNone
                   : delta.weights.empty() ? Sum::kRows
                                           : Sum::kExperts;
@@ -336,7 +341,8 @@ void RmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
                     .out_stride = activations.values.stride(0),
                     .eps = norm.eps,
                     .cols = static_cast<int32_t>(cols),
-                    .top_k = top_k});
+                    .top_k = top_k,
+                    .slots_are_old = slots_are_old});
 }
 
 }  // namespace intermix::cuda

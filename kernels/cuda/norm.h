@@ -16,6 +16,8 @@ struct RmsNormArgs {
   Tensor residual;  // [tokens, K] float32; K is at most kMaxNormWidth
   Norm norm;
   NormedRows out;
+  // No kernel that may still run writes delta.row_of and delta.weights: read before the wait.
+  bool slots_are_old = false;
 };
 void RmsNorm(const RmsNormArgs& args, cudaStream_t stream);
 

@@ -128,7 +128,8 @@ void ExpectSameNorm(NormCase& c, Backend& reference, int64_t top_k, bool mapped,
     return cuda::RmsNormArgs{.delta = delta,
                              .residual = columns(pick(c.residual, c.d_residual)),
                              .norm = {.weight = pick(c.weight, c.d_weight), .eps = 1e-5f},
-                             .out = {.values = values, .activations = out}};
+                             .out = {.values = values, .activations = out},
+                             .slots_are_old = top_k % 2 == 0};
   };
   const auto host = [](const OwnedTensor& t, const DeviceTensor&) { return t.view; };
   const auto device = [](const OwnedTensor&, const DeviceTensor& t) { return t.view; };
