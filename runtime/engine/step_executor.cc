@@ -93,9 +93,10 @@ void StepExecutor::Start(const Batch& batch) {
                 .block_tables = block_tables.Reshape({inputs.num_sequences(), inputs.max_blocks})},
       .logits = {.mine = logits_mine, .counts = CountLogitsRows(rows, inputs.logits_tokens)}};
   const Tensor mine = Forward(batch, ctx);
-  pending_->totals = StartToHost(model_.expert_totals(), host_totals_);
   pending_->collected = batch.likeliest > 0 ? CollectLikeliest(batch, mine)
                                             : CollectLogits(batch, mine, logits_order);
+  // Last: the device takes longest from kernels to copies and back.
+  pending_->totals = StartToHost(model_.expert_totals(), host_totals_);
 }
 
 StepLogits StepExecutor::Finish() {
