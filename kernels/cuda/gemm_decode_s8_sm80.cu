@@ -1,4 +1,4 @@
-// Bound by latency, then by bandwidth. Two blocks of an SM have 64 to 96 KB of codes on the way,
+// Bound by latency, then by bandwidth. The blocks of an SM have 64 to 128 KB of codes on the way,
 // where latency times bandwidth of an H200 asks for 40 KB: blocks that come to an end leave no gap.
 // Rows of activations are read again by every tile, from L2: for 4-bit weights, 8 rows and 32
 // out features add half to the bytes, 32 and 64 double them. Narrow tiles are for few out features.
