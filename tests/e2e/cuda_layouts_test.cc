@@ -45,6 +45,13 @@ class CudaLayoutsTest : public testing::TestWithParam<Model> {
         {7, 7, 88, 12, 31, 2, 4, 54, 71, 20, 9, 1, 33, 64, 50, 6, 28}};
     return RunJob(world, options, prompts, kNewTokens, ride);
   }
+  // One step after another of sequences that are more than a tile of tokens, or of attention's
+  // rows.
+  std::vector<SequenceTrace> RunMany(const RankOptions& options, const Ride& ride) const {
+    std::vector<std::vector<int32_t>> prompts;
+    for (int32_t s = 0; s < 37; ++s) prompts.push_back({s + 3, 90 - 2 * s});
+    return RunJob(1, options, prompts, 2, ride);
+  }
 
   static constexpr int kNewTokens = 6;
 };
@@ -61,6 +68,11 @@ TEST_P(CudaLayoutsTest, EveryBatchAndChunkingGivesTheSameBits) {
   RankOptions without_graphs = Options("cuda");
   without_graphs.cuda_graphs = false;
   EXPECT_EQ(Run(1, without_graphs, {}), expected);
+}
+
+TEST_P(CudaLayoutsTest, ManySequencesTogetherGiveTheBitsOfEach) {
+  const std::vector<SequenceTrace> expected = RunMany(Options("cuda"), {.together = false});
+  EXPECT_EQ(RunMany(Options("cuda"), {}), expected);
 }
 
 TEST_P(CudaLayoutsTest, LikeliestTokensAreThoseOfAllLogits) {
