@@ -60,7 +60,7 @@ class TileLoader {
 
   INTERMIX_DEVICE void LoadWeight(char* stage, const GemmArgs& args, int32_t stage_index) {
     char* const shared = stage + Thread() * 16;
-    const int64_t tile_bytes = kKeepsSteps ? tile_bytes_ : TileBytes(args);
+    const int64_t tile_bytes = G::kSpareRegisters ? tile_bytes_ : TileBytes(args);
     if (stage_index < whole_stages_) {
 #pragma unroll
       for (int i = 0; i < kCodePieces; ++i) {
@@ -94,7 +94,7 @@ class TileLoader {
       const unsigned piece = (thread ^ token ^ i * kTokensAtOnce % 8) % 8;
       return row + piece * 16 + i * kTokensAtOnce * kStageK;
     };
-    const int64_t row_step = kKeepsSteps ? row_step_ : RowStep(args);
+    const int64_t row_step = G::kSpareRegisters ? row_step_ : RowStep(args);
     if (stage_index < whole_stages_) {
 #pragma unroll
       for (int i = 0; i < kRowPieces; ++i) {
@@ -125,11 +125,6 @@ class TileLoader {
   static constexpr bool kByUnit = kTilesAtOnce == 0;              // a warp loads codes unit by unit
   static constexpr int kCodePieces =
       kByUnit ? G::kBlockTiles * G::kTileUnits : G::kBlockTiles * kTilePieces / G::kLoadThreads;
-  // Threads that only load, and those of few, have registers for what others find again in each
-  // stage.
-  static constexpr bool kKeepsSteps =
-      G::kFamily == GemmFamily::kWgmma ||
-      (G::kFamily == GemmFamily::kDecode && G::kThreads * G::kBlocksPerSm <= 256);
   static_assert(kTilesAtOnce == 0 || G::kBlockTiles % kTilesAtOnce == 0);
   static_assert(G::kBlockTiles * kScalePieces <= G::kLoadThreads);
 

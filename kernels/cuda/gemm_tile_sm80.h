@@ -36,6 +36,11 @@ struct Geometry {
   static constexpr int kTokens = kGemmTiles[kTileIndex].tokens();
   static constexpr int kBlocksPerSm = kGemmTiles[kTileIndex].blocks_per_sm;
 
+  // Threads that load have registers for what others find again in each stage.
+  static constexpr bool kSpareRegisters =
+      kFamily == GemmFamily::kWgmma ||
+      (kFamily == GemmFamily::kDecode && kThreads * kBlocksPerSm <= 256);
+
   static constexpr int kBits = CodeBits(kMode);
   static constexpr int kStages = kGemmTiles[kTileIndex].stages(kBits);
   static constexpr bool kPromotes = Promotes(kMode);
