@@ -64,18 +64,22 @@ class CudaBackend final : public Backend {
   // Tensors must be the device's.
   template <typename... More>
   void Begin(const char* op, const Tensor& first, const More&... more) {
-    linear_.ForgetOffsets();
-    BeginBesideOffsets(op, first, more...);
+    routing_is_old_ = false;
+    BeginBesideRouting(op, first, more...);
   }
-  // The same of an op that writes no row offsets.
+  // The same of an op that writes nothing about where rows belong.
   template <typename... More>
-  void BeginBesideOffsets(const char* op, const Tensor& first, const More&... more) {
+  void BeginBesideRouting(const char* op, const Tensor& first, const More&... more) {
     context_->MakeCurrent();
-    after_gemm_ = false;
     last_op_ = op;
     last_tensor_ = first;
     CheckOnDevice(first);
     (CheckOnDevice(more), ...);
+  }
+  // Ends an op that was a GEMM of x: a quantised one lets the next kernel start when all before it
+  // is over (launch.h).
+  void FollowGemm(const Activations& x, const Tensor& y) {
+    if (x.quantized() && y.num_elements() > 0) routing_is_old_ = true;
   }
   void CheckOnDevice(const Tensor& tensor) const {
     CHECK(tensor.empty() || tensor.device() == Device::kCuda)
@@ -87,8 +91,8 @@ class CudaBackend final : public Backend {
   CudaLinear linear_;
   Scratch attention_scratch_;
   Scratch top_k_scratch_;
-  // The last op was a GEMM of ours, which lets the next kernel start when all before it are over.
-  bool after_gemm_ = false;
+  // No kernel that may still run writes where rows belong: row offsets, places, weights of slots.
+  bool routing_is_old_ = false;
   const char* last_op_ = "start";
   Tensor last_tensor_;
 };

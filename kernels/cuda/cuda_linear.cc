@@ -145,11 +145,11 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaLinear::PrepackUnquantized(
 
 void CudaLinear::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
   const PackedWeight* const weight = &w;
-  GroupedGemm(x, {&weight, 1}, Tensor(), y);
+  GroupedGemm(x, {&weight, 1}, Tensor(), /*offsets_are_old=*/false, y);
 }
 
 void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
-                             const Tensor& row_offsets, Tensor y) {
+                             const Tensor& row_offsets, bool offsets_are_old, Tensor y) {
   CHECK(row_offsets.empty() || row_offsets.rows() == static_cast<int64_t>(weights.size()) + 1);
   for (const PackedWeight* w : weights) {
     CHECK_EQ(x.values.cols(), w->k());
@@ -161,7 +161,7 @@ void CudaLinear::GroupedGemm(const Activations& x, std::span<const PackedWeight*
   if (x.quantized()) {
     const Group& group = GroupOf(weights);
     CHECK(std::ranges::none_of(group.launches, &GroupLaunch::gated)) << "of PrepackGated";
-    LaunchGroup(group, /*gated=*/false, x, row_offsets, OutputOf(y.dtype()), y);
+    LaunchGroup(group, /*gated=*/false, x, row_offsets, offsets_are_old, OutputOf(y.dtype()), y);
   } else {
     UnquantizedGroupedGemm(x, weights, row_offsets, y);
   }
@@ -222,12 +222,12 @@ void CudaLinear::GatedGemm(const Activations& x, std::span<const PackedWeight* c
   });
   if (!all_gated || wgmma) {
     const Tensor y = gate_up();  // rows of no expert here hold anything: written again below
-    LaunchGroup(group, all_gated, x, row_offsets, GemmOutput::kF32, y);
+    LaunchGroup(group, all_gated, x, row_offsets, /*offsets_are_old=*/false, GemmOutput::kF32, y);
     SiluMul({.gate_up = y, .out = hidden, .in_turns = all_gated}, context_.stream());
     if (all_gated) return;
   }
-  LaunchGroup(group, /*gated=*/true, x, row_offsets, GemmOutput::kSiluMul, hidden);
-  old_offsets_ = row_offsets.raw();
+  LaunchGroup(group, /*gated=*/true, x, row_offsets, /*offsets_are_old=*/false,
+              GemmOutput::kSiluMul, hidden);
 }
 
 const CudaLinear::Group& CudaLinear::GroupOf(std::span<const PackedWeight* const> weights) {
@@ -285,7 +285,8 @@ GemmProblem CudaLinear::ProblemOf(const GroupLaunch& launch, const Group& group,
 }
 
 void CudaLinear::LaunchGroup(const Group& group, bool gated, const Activations& x,
-                             const Tensor& row_offsets, GemmOutput output, const Tensor& y) {
+                             const Tensor& row_offsets, bool offsets_are_old, GemmOutput output,
+                             const Tensor& y) {
   for (const GroupLaunch& launch : group.launches) {
     if (launch.gated != gated) continue;
     const bool hidden = output == GemmOutput::kSiluMul;
@@ -299,7 +300,7 @@ void CudaLinear::LaunchGroup(const Group& group, bool gated, const Activations& 
         .experts = reinterpret_cast<const GemmExpert*>(table),
         .only = launch.first,
         .row_offsets = row_offsets.empty() ? nullptr : row_offsets.data<int32_t>(),
-        .offsets_are_old = row_offsets.raw() == old_offsets_,
+        .offsets_are_old = offsets_are_old,
         .num_experts = problem.experts,
         .rows = problem.rows,
         .n = problem.n,

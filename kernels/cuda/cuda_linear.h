@@ -29,15 +29,13 @@ class CudaLinear {
   // weight needs cuBLASLt, which cannot be opened.
   absl::StatusOr<std::unique_ptr<PackedWeight>> Prepack(std::span<const QuantizedWeight> parts);
   void Gemm(const Activations& x, const PackedWeight& w, Tensor y);
+  //   offsets_are_old  no kernel that may still run writes row_offsets
   void GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
-                   const Tensor& row_offsets, Tensor y);
+                   const Tensor& row_offsets, bool offsets_are_old, Tensor y);
   absl::StatusOr<std::unique_ptr<PackedWeight>> PrepackGated(const QuantizedWeight& gate,
                                                              const QuantizedWeight& up);
   void GatedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                  const Tensor& row_offsets, Tensor hidden);
-  // Any kernel that follows may write row offsets. GatedGemm's count as old until then: it waits
-  // for whatever wrote them before it lets the next kernel start.
-  void ForgetOffsets() { old_offsets_ = nullptr; }
 
  private:
   class Weight;
@@ -76,7 +74,7 @@ class CudaLinear {
   // The launches of a list of experts that are, or are not, gated.
   //   output  what those write; kSiluMul only of the gated
   void LaunchGroup(const Group& group, bool gated, const Activations& x, const Tensor& row_offsets,
-                   GemmOutput output, const Tensor& y);
+                   bool offsets_are_old, GemmOutput output, const Tensor& y);
   GemmProblem ProblemOf(const GroupLaunch& launch, const Group& group, const Activations& x) const;
   void UnquantizedGroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                               const Tensor& row_offsets, const Tensor& y);
@@ -86,7 +84,6 @@ class CudaLinear {
   const CudaContext& context_;
   PinnedStaging& staging_;
   uint64_t next_id_ = 0;
-  const void* old_offsets_ = nullptr;       // row offsets of the last GatedGemm
   Buffer workspace_;                        // of the quantised kernels
   Scratch rounded_;                         // rows as bfloat16
   Scratch gate_up_;                         // gates and ups, where a kernel of its own joins them

@@ -28,14 +28,14 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::Prepack(
 void CudaBackend::Gemm(const Activations& x, const PackedWeight& w, Tensor y) {
   Begin("Gemm", x.values, x.scales, y);
   linear_.Gemm(x, w, y);
-  after_gemm_ = x.quantized() && x.tokens() > 0;
+  FollowGemm(x, y);
 }
 
 void CudaBackend::GroupedGemm(const Activations& x, std::span<const PackedWeight* const> weights,
                               const Tensor& row_offsets, Tensor y) {
-  BeginBesideOffsets("GroupedGemm", x.values, x.scales, row_offsets, y);
-  linear_.GroupedGemm(x, weights, row_offsets, y);
-  after_gemm_ = x.quantized() && x.tokens() > 0;
+  BeginBesideRouting("GroupedGemm", x.values, x.scales, row_offsets, y);
+  linear_.GroupedGemm(x, weights, row_offsets, routing_is_old_, y);
+  FollowGemm(x, y);
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> CudaBackend::PrepackGated(const QuantizedWeight& gate,
@@ -48,6 +48,7 @@ void CudaBackend::GatedGemm(const Activations& x, std::span<const PackedWeight* 
                             const Tensor& row_offsets, Tensor hidden) {
   Begin("GatedGemm", x.values, x.scales, row_offsets, hidden);
   linear_.GatedGemm(x, weights, row_offsets, hidden);
+  FollowGemm(x, hidden);
 }
 
 void CudaBackend::RowAbsMax(const Tensor& x, Tensor amax) {
@@ -56,7 +57,7 @@ void CudaBackend::RowAbsMax(const Tensor& x, Tensor amax) {
 }
 
 void CudaBackend::QuantizeRows(const Tensor& x, const Tensor& amax, const Activations& out) {
-  BeginBesideOffsets("QuantizeRows", x, amax, out.values, out.scales);
+  BeginBesideRouting("QuantizeRows", x, amax, out.values, out.scales);
   cuda::QuantizeRows({.x = x, .amax = amax, .out = out}, stream());
 }
 
@@ -67,14 +68,13 @@ void CudaBackend::RmsNorm(const Tensor& x, const Norm& norm, const NormedRows& o
 
 void CudaBackend::AddRmsNorm(const Delta& delta, Tensor residual, const Norm& norm,
                              const NormedRows& out) {
-  const bool slots_are_old = after_gemm_;
-  Begin("AddRmsNorm", residual, delta.rows, delta.row_of, delta.weights, norm.weight, out.values,
-        out.activations.values, out.activations.scales);
+  BeginBesideRouting("AddRmsNorm", residual, delta.rows, delta.row_of, delta.weights, norm.weight,
+                     out.values, out.activations.values, out.activations.scales);
   cuda::RmsNorm({.delta = delta,
                  .residual = residual,
                  .norm = norm,
                  .out = out,
-                 .slots_are_old = slots_are_old},
+                 .slots_are_old = routing_is_old_},
                 stream());
 }
 

@@ -16,13 +16,13 @@ namespace {
 struct TileRate {
   double sums;      // modes without partial sums
   double promotes;  // modes with them
-  // Of kDecode, in clocks: what one warp takes for a stage, alone on its scheduler, and what the
-  // end of a tile costs its SM.
+  // Of kDecode, in clocks: what one warp takes for a stage beside the SM's others, and what the end
+  // of a tile costs its SM.
   double stage = 0;
   double end = 0;
 };
-constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{400, 350},
-                                                             {750, 600},
+constexpr std::array<TileRate, kGemmTiles.size()> kRates = {{{220, 190},
+                                                             {410, 330},
                                                              {600, 440},
                                                              {750, 550},
                                                              {2000, 0},
@@ -105,19 +105,19 @@ double LoadClocks(const GemmProblem& problem, const Load& load, int32_t tile,
   const double dram_clocks = weight_bytes / (kDramBytesPerClock * device.sm_count);
   if (t.family == GemmFamily::kDecode) {
     // All SMs have their share of the work, and each block its tiles one after the other, in which
-    // a warp's stages follow each other.
-    const double in_turn =
-        std::ceil(tiles / (device.sm_count * BlocksPerSm(tile, problem, device)));
+    // a warp's stages follow each other; where memory holds fewer blocks than registers, sooner.
+    const double blocks = BlocksPerSm(tile, problem, device);
+    const double in_turn = std::ceil(tiles / (device.sm_count * blocks));
+    const double stage_clocks = kRates[tile].stage * (1 + blocks / t.blocks_per_sm) / 2;
     const double warp_clocks =
-        static_cast<double>(CeilDiv(Stages(problem), t.warps_k)) * kRates[tile].stage;
+        static_cast<double>(CeilDiv(Stages(problem), t.warps_k)) * stage_clocks;
     return std::max({std::ceil(work / device.sm_count) * (tile_clocks + kRates[tile].end),
                      in_turn * (warp_clocks + kRates[tile].end), dram_clocks});
   }
   const bool shared = t.family == GemmFamily::kSmallM && !SumsInFloat(problem.mode);
   const double waves = shared ? tiles / device.sm_count : std::ceil(tiles / device.sm_count);
   return std::max(waves * tile_clocks, dram_clocks) +
-         kTileClocks * t.features() / 128 * std::max(waves, 1.0) +
-         (t.family == GemmFamily::kSmallM ? kShareClocks : 0);
+         kTileClocks * t.features() / 128 * std::max(waves, 1.0) + (shared ? kShareClocks : 0);
 }
 
 }  // namespace

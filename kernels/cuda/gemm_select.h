@@ -16,7 +16,8 @@ struct GemmProblem {
   int32_t k = 0;
   int32_t experts = 1;
   int32_t rows = 0;  // at most, over all experts
-  // Rows that an expert is likely to get; 0: rows / experts. Only speed depends on it.
+  // Rows that an expert is likely to get; 0: rows / experts in the mean, some more and some less.
+  // Only speed depends on it.
   int32_t rows_per_expert = 0;
 };
 

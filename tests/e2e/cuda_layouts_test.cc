@@ -45,8 +45,7 @@ class CudaLayoutsTest : public testing::TestWithParam<Model> {
         {7, 7, 88, 12, 31, 2, 4, 54, 71, 20, 9, 1, 33, 64, 50, 6, 28}};
     return RunJob(world, options, prompts, kNewTokens, ride);
   }
-  // One step after another of sequences that are more than a tile of tokens, or of attention's
-  // rows.
+  // More sequences than a GEMM's tile has tokens, or attention's has rows.
   std::vector<SequenceTrace> RunMany(const RankOptions& options, const Ride& ride) const {
     std::vector<std::vector<int32_t>> prompts;
     for (int32_t s = 0; s < 37; ++s) prompts.push_back({s + 3, 90 - 2 * s});

@@ -25,7 +25,8 @@ TEST(GemmSelectTest, FewTokensPerExpertTakeTheNarrowestTileThatHoldsThem) {
     int32_t experts, rows, per_expert, tile_tokens;
   };
   for (const Case& c : {Case{1, 1, 0, 8}, Case{1, 8, 0, 8}, Case{1, 9, 0, 16}, Case{1, 16, 0, 16},
-                        Case{8, 2, 0, 8}, Case{8, 128, 0, 16}, Case{8, 512, 16, 16}}) {
+                        Case{8, 2, 0, 8}, Case{8, 64, 8, 8}, Case{8, 128, 0, 16},
+                        Case{8, 512, 16, 16}, Case{1, 32, 0, 32}, Case{8, 256, 32, 32}}) {
     for (int mode = 0; mode < kNumGemmModes; ++mode) {
       const GemmPlan plan = SelectGemm({.mode = ModeAt(mode),
                                         .n = 28672,
