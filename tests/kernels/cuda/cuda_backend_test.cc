@@ -288,6 +288,44 @@ TEST_F(CudaBackendTest, GroupedGemmOfExpertsThatAreCutDifferently) {
   ExpectSame(DType::kBF16, {9, 48}, op);
 }
 
+// Behind a GEMM, what was written before it is read early; what the sort behind it writes is not. A
+// kernel that reads too early is an error in the emulator.
+TEST_F(CudaBackendTest, RoutingThatWasJustWrittenIsReadAfterTheWait) {
+  const OwnedActivations x = RandomActivations(Scheme::kInteger, 4, 96, 1);
+  const OwnedTensor experts = RandomInts({4, 2}, 0, 1, 2);
+  const OwnedTensor weights = RandomTensor(DType::kF32, {4, 2}, 3);
+  const OwnedTensor gains = RandomTensor(DType::kF32, {24}, 4);
+  const OwnedTensor token_of = OwnedTensor::Host(DType::kI32, {8});
+  const OwnedTensor slots = OwnedTensor::Host(DType::kI32, {8});
+  const OwnedTensor offsets = OwnedTensor::Host(DType::kI32, {3});
+  const OwnedActivations sorted = RandomActivations(Scheme::kInteger, 8, 96, 5);
+  const OwnedTensor rows = OwnedTensor::Host(DType::kBF16, {8, 24});
+  const OwnedTensor alone = OwnedTensor::Host(DType::kF32, {4, 24});
+  const std::vector<QuantizedWeight> parts = {RandomWeight(kFolded, 24, 96, 6)};
+  ExpectSame(DType::kF32, {4, 24}, [&](Backend& b, Lender& lend, const Tensor& out) {
+    const std::unique_ptr<PackedWeight> weight = *b.Prepack(parts);
+    const Activations tokens = lend(x.view());
+    const Tensor expert_of = lend(experts.view);
+    const Norm norm = {.weight = lend(gains.view), .eps = 1e-5f};
+    const ExpertOrder order = {.token_of_row = lend(token_of.view),
+                               .row_of_slot = lend(slots.view),
+                               .row_offsets = lend(offsets.view),
+                               .rows = lend(sorted.view())};
+    const Tensor y = lend(rows.view);
+    const Tensor normed = lend(alone.view);
+    const Delta delta = {
+        .rows = y, .row_of = order.row_of_slot.Reshape({4, 2}), .weights = lend(weights.view)};
+    const std::vector<const PackedWeight*> both(2, weight.get());
+    for (int i = 0; i < 2; ++i) {  // the first puts the list of experts where kernels read it
+      b.GroupedGemm(order.rows, both, order.row_offsets, y);
+      b.SortByExpert(expert_of, 0, tokens, order);
+    }
+    b.AddRmsNorm(delta, out, norm,
+                 {.values = normed, .activations = {.values = normed, .scales = {}}});
+    b.Synchronize();
+  });
+}
+
 // Gate and up of one format, of two, and lists of experts that have both; for few rows, and for
 // many that wgmma would take.
 TEST_F(CudaBackendTest, GatedGemmOfOneFormatOfTwoAndOfBoth) {
