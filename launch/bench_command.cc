@@ -9,6 +9,7 @@
 #include "launch/bench.h"
 #include "launch/commands.h"
 #include "launch/job.h"
+#include "launch/number_checks.h"
 #include "launch/quant_options.h"
 
 namespace intermix {
@@ -35,12 +36,12 @@ CLI::App* AddMeasure(CLI::App& bench, const std::string& name, const std::string
   command->add_option("--device", options->rank.device, "cpu, cuda or reference")
       ->capture_default_str();
   command->add_option("--threads", options->rank.num_threads, "0: as many as CPUs")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command->add_flag("--pin-threads", options->rank.pin_threads,
                     "Bind the threads that help to a CPU each");
   command->add_option("-o,--output", options->format, "json, csv or md")->capture_default_str();
   command->add_option("--turns", options->turns, "Measurements of each; the median counts")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->callback([=] { *exit_code = Run(*options, measure); });
   return command;
@@ -65,25 +66,29 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   CLI::App* kernels = AddMeasure(*bench, "kernels", "Every op over a list of shapes",
                                  &BenchKernelsCommand, options, exit_code);
   kernels->add_option("--config", options->config, config)->capture_default_str();
-  kernels->add_option("--tokens", options->tokens, "Rows, e.g. 1,64,512")->delimiter(',');
-  kernels->add_option("--contexts", options->contexts, "Of attention")->delimiter(',');
+  kernels->add_option("--tokens", options->tokens, "Rows, e.g. 1,64,512")
+      ->delimiter(',')
+      ->check(kPositive);
+  kernels->add_option("--contexts", options->contexts, "Of attention")
+      ->delimiter(',')
+      ->check(kPositive);
   kernels->add_option("--filter", options->filter, "Only ops whose name and shape contain this");
   CLI::App* model =
       AddMeasure(*bench, "model", "Whole steps, with random weights; also under mpirun",
                  &BenchModelCommand, options, exit_code);
   model->add_option("--config", options->config, config)->capture_default_str();
-  model->add_option("--layers", options->layers, "0: all")->check(CLI::NonNegativeNumber);
+  model->add_option("--layers", options->layers, "0: all")->check(kNonNegative);
   model->add_option("-p,--prompt", options->prompt, "Tokens of the prompt; 0: none")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   model->add_option("-n,--generate", options->generate, "Tokens of each sequence")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   model->add_option("-b,--batch", options->batches, "Sequences that generate together, e.g. 1,8")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   model->add_option("--context", options->context, "Tokens before those that are generated")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   CLI::App* engine =
       AddMeasure(*bench, "engine", "What a step takes outside the kernels; also under mpirun",
@@ -91,15 +96,15 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   engine->add_option("--model", options->rank.model_directory, "Quantised, or Hugging Face")
       ->required();
   engine->add_option("-n,--generate", options->generate, "Tokens of each sequence")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   engine->add_option("-b,--batch", options->batches, "Sequences that generate together")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   CLI::App* checkpoint =
       AddMeasure(*bench, "checkpoint", "Quantising and loading model files, with random weights",
                  &BenchCheckpointCommand, options, exit_code);
   checkpoint->add_option("--config", options->config, config)->capture_default_str();
-  checkpoint->add_option("--layers", options->layers, "0: all")->check(CLI::NonNegativeNumber);
+  checkpoint->add_option("--layers", options->layers, "0: all")->check(kNonNegative);
   checkpoint->add_option("--scratch", options->scratch, "Where the files are made, and removed")
       ->check(CLI::ExistingDirectory);
   for (CLI::App* command : {model, engine}) AddLayoutOptions(*command, options->rank);

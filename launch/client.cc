@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "absl/status/status.h"
+#include "launch/number_checks.h"
 
 namespace intermix {
 
@@ -13,7 +14,7 @@ void AddClientOptions(CLI::App& command, ClientOptions& options) {
       ->envname("INTERMIX_SERVER")
       ->capture_default_str();
   command.add_option("--timeout", options.timeout_s, "Seconds the answer may take (0: any)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
 }
 
 std::shared_ptr<grpc::Channel> Connect(const ClientOptions& options) {

@@ -8,6 +8,7 @@
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/logging.h"
+#include "launch/number_checks.h"
 
 namespace intermix {
 namespace {
@@ -61,7 +62,7 @@ void AddClientHealthCommand(CLI::App& app, int* exit_code) {
   const auto options = std::make_shared<HealthOptions>();
   AddClientOptions(*command, options->client);
   command->add_option("--wait", options->wait_s, "Seconds to wait until it is")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command->callback([options, exit_code] { *exit_code = RunHealth(*options); });
 }
 

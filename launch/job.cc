@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/agreement.h"
 #include "launch/logging.h"
+#include "launch/number_checks.h"
 #include "launch/preflight.h"
 #include "launch/progress_bar.h"
 #include "launch/survey_rank.h"
@@ -34,11 +35,10 @@ void PlaceRank(const MpiSession& session, RankOptions& rank) {
 }
 
 void AddLayoutOptions(CLI::App& command, RankOptions& rank) {
-  command.add_option("--tp", rank.tp, "Tensor parallel ranks (0: all)")
-      ->check(CLI::NonNegativeNumber);
+  command.add_option("--tp", rank.tp, "Tensor parallel ranks (0: all)")->check(kNonNegative);
   command
       .add_option("--ep", rank.ep, "Expert parallel groups (0: one per host; of GPUs, one each)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
 }
 
 void AddJobOptions(CLI::App& command, JobOptions& options) {
@@ -50,14 +50,14 @@ void AddJobOptions(CLI::App& command, JobOptions& options) {
       ->capture_default_str();
   command
       .add_option("--threads", rank.num_threads, "Threads of this rank (0: its CPUs, or its share)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command.add_flag("--pin-threads", rank.pin_threads, "Bind the threads that help to a CPU each");
   command.add_option("--max-context", rank.max_context, "Tokens of a sequence (0: the model's)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command
       .add_option("--max-batch-tokens", options.engine.max_batch_tokens,
                   "Tokens of one step at most")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command
       .add_option("--kv-memory", rank.kv_memory_bytes,

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "launch/commands.h"
 #include "launch/job.h"
+#include "launch/number_checks.h"
 #include "launch/perplexity.h"
 #include "launch/progress_bar.h"
 #include "nlohmann/json.hpp"
@@ -115,7 +116,7 @@ void AddPerplexityCommand(CLI::App& app, int* exit_code) {
   AddJobOptions(*command, options->job);
   command->add_option("--text", options->text_file, "File of UTF-8 text")->required();
   command->add_option("--window", options->window, "Tokens scored after each BOS")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([options, exit_code] { *exit_code = RunPerplexity(*options); });

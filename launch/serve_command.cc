@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "launch/commands.h"
+#include "launch/number_checks.h"
 #include "launch/serve.h"
 
 namespace intermix {
@@ -13,15 +14,15 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
   AddJobOptions(*command, options->job);
   EngineOptions& engine = options->job.engine;
   command->add_option("--max-running", engine.max_running, "Sequences stepped together at most")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->add_option("--max-queue", engine.max_queue, "Requests that may wait")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command
       ->add_option("--max-unread", engine.max_unread,
                    "Tokens that a client may leave unread before its stream ends")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->add_flag_callback(
       "--no-prefix-cache", [&engine] { engine.prefix_caching = false; },
@@ -44,7 +45,7 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
       ->add_option("--stall-timeout", options->stall_timeout_s,
                    "Seconds after which a silent rank ends the job, and a step that does not end "
                    "makes health NOT_SERVING (0: never)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   command->add_flag("!--no-log-requests", options->log_requests,
                     "Do not log a line for each request when it is over");

@@ -137,6 +137,10 @@ TEST(BenchCommandTest, RefusesWhatIsNotThere) {
   EXPECT_NE(config.err.find("mixtral-8x7b"), std::string::npos) << config.err;
   EXPECT_EQ(Bench({"peak", "-o", "xml"}).exit_code, 1);
   EXPECT_EQ(Bench({}).exit_code, 2);
+  EXPECT_EQ(Bench({"kernels", "--contexts", "0"}).exit_code, 2);
+  const ProgramResult tokens = Bench({"kernels", "--tokens", "1,-3"});
+  EXPECT_EQ(tokens.exit_code, 2);
+  EXPECT_NE(tokens.err.find("--tokens: must be above 0, not -3"), std::string::npos) << tokens.err;
 }
 
 }  // namespace
